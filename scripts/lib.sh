@@ -1,0 +1,74 @@
+# Sourced by the scripts beside it: finds Python, makes .venv and fills it. Everything stays in the clone.
+set -euo pipefail
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null && pwd -P)
+venv=$root/.venv
+extras_run=embedded
+extras_test=embedded,test,dev
+
+export TMPDIR=$root/.tmp # of pip, pytest and the embedded servers
+export PIP_DISABLE_PIP_VERSION_CHECK=${PIP_DISABLE_PIP_VERSION_CHECK-1}
+[[ -n ${PIP_CACHE_DIR-} ]] || export PIP_NO_CACHE_DIR=${PIP_NO_CACHE_DIR-1} # the default is in $HOME
+mkdir -p "$TMPDIR"
+
+say() { printf 'scripts/%s: %s\n' "${0##*/}" "$*" >&2; }
+die() {
+    say "$@"
+    exit 1
+}
+
+# Prints the first Python that is new enough and can make an environment.
+find_python() {
+    local name found=()
+    for name in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3 python; do
+        "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+        if "$name" -c 'import ensurepip, venv' 2>/dev/null; then
+            echo "$name"
+            return
+        fi
+        found+=("$name")
+    done
+    ((${#found[@]} == 0)) || die "${found[0]} has no venv or pip. Debian, Ubuntu: apt-get install python3-venv"
+    die "no Python 3.11 or newer found. Install one, or name it: PYTHON=/path/to/python $0"
+}
+
+# What an installation is made from; it is repeated when this changes, or the clone has moved.
+origin() { printf '%s\n' "$root" && cat "$root/setup.cfg" "$root/pyproject.toml"; }
+
+# installed NAME: is what NAME (run, test) needs there and current?
+installed() {
+    local name
+    for name in "$1" test; do # what tests need contains what run needs
+        [[ -x $venv/bin/python && -f $venv/made-for-$name ]] || continue
+        [[ $(origin) != "$(<"$venv/made-for-$name")" ]] || return 0
+    done
+    return 1
+}
+
+# ensure_env NAME EXTRAS
+ensure_env() {
+    ! installed "$1" || return 0
+    exec 9>"$TMPDIR/setup.lock"
+    if command -v flock >/dev/null && ! flock --nonblock 9; then
+        say "waiting for another script that is installing"
+        flock 9
+    fi
+    installed "$1" || install "$@"
+    exec 9>&-
+}
+
+install() {
+    local python made=$SECONDS
+    if [[ ! -x $venv/bin/python || ! -f $venv/root || $(<"$venv/root") != "$root" ]]; then
+        python=$(find_python) # its message has been shown
+        say "making .venv with $python ($("$python" -c 'import platform; print(platform.python_version())'))"
+        "$python" -m venv --clear "$venv" 9>&-
+        echo "$root" >"$venv/root"
+    fi
+    rm -f "$venv"/made-for-*
+    say "installing daisi-ws[$2] into .venv (a minute or two the first time)"
+    "$venv/bin/python" -m pip install --quiet --editable "$root[$2]" 9>&- ||
+        die "installing failed, see above; pip obeys the usual PIP_* variables (PIP_INDEX_URL, PIP_PROXY, …)"
+    origin >"$venv/made-for-$1"
+    say "installed in $((SECONDS - made)) s"
+}
