@@ -1,0 +1,122 @@
+"""From the bytes of a JetStream message to the text of an event frame: one JSON pass.
+
+The payload is validated with `row_data` left raw, and the outgoing text is spliced around the
+original bytes, so every field, known or not, reaches the client byte for byte.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from daisi_ws.domain.subjects import Address
+
+_OBJECT: Final = 0x7B  # {
+
+
+class NotAnEvent(Exception):  # noqa: N818 - it is the name of a condition, as StopIteration is
+    """The message can never be delivered: it is dead-lettered with this reason.
+
+    :param reason: metric label, from an enumeration.
+    :param problem: what was wrong and what would be right, for the log and the dead letter.
+    """
+
+    def __init__(self, reason: str, problem: str) -> None:
+        super().__init__(f"{reason}: {problem}")
+        self.reason = reason
+        self.problem = problem
+
+
+class _Payload(msgspec.Struct, gc=False):
+    event_id: str
+    company_id: str
+    row_data: msgspec.Raw
+    agent_id: str | None = None
+    message_id: str | None = None
+    chat_id: str | None = None
+    event_time: str | None = None
+    event_type: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+_payload = msgspec.json.Decoder(_Payload)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def event_text(address: Address, data: bytes, seq: int | None) -> bytes:
+    """Return the JSON text of the event frame for one stream message.
+
+    :param address: the parsed subject it was published to.
+    :param data: the EnrichedEventPayload as published.
+    :param seq: its stream sequence, None for an event that has none (pushed by an older pod).
+    :raises NotAnEvent: bad JSON, not UTF-8, a required field missing or of the wrong type, ids
+        that contradict the subject.
+    """
+    payload = _decode(data)
+    _check_ids(address, payload)
+    body = data.strip()
+    if payload.event_type is not msgspec.UNSET and payload.event_type != address.event_type:
+        body = _without_event_type(body)
+        payload.event_type = msgspec.UNSET
+    if payload.event_type is msgspec.UNSET:
+        body = b'%b,"event_type":"%b"}' % (body[:-1], address.event_type.encode())
+    if seq is None:
+        return b'{"type":"event","payload":%b}' % body
+    return b'{"type":"event","seq":%d,"payload":%b}' % (seq, body)
+
+
+def event_id_of(text: bytes) -> str:
+    """Return the `event_id` inside an event frame's text made by :func:`event_text`."""
+    return _frame.decode(text).payload.event_id
+
+
+class _OnlyId(msgspec.Struct, gc=False):
+    event_id: str
+
+
+class _EventFrame(msgspec.Struct, gc=False):
+    payload: _OnlyId
+
+
+_frame = msgspec.json.Decoder(_EventFrame)
+
+
+def _decode(data: bytes) -> _Payload:
+    try:
+        if not data.isascii():
+            data.decode()
+        payload = _payload.decode(data)
+    except UnicodeDecodeError as error:
+        raise NotAnEvent("not_utf8", f"the payload must be UTF-8: {error}") from None
+    except msgspec.ValidationError as error:
+        raise NotAnEvent("bad_field", f"the payload is no EnrichedEventPayload: {error}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NotAnEvent("bad_json", f"the payload must be one JSON object: {error}") from None
+    if memoryview(payload.row_data)[0] != _OBJECT:
+        raise NotAnEvent("bad_field", "row_data must be an object")
+    if not payload.event_id:
+        raise NotAnEvent("bad_field", "event_id must not be empty")
+    return payload
+
+
+def _check_ids(address: Address, payload: _Payload) -> None:
+    if payload.company_id != address.company_id:
+        raise _contradiction(address, "company_id", payload.company_id)
+    if payload.agent_id and payload.agent_id != address.agent_id:
+        raise _contradiction(address, "agent_id", payload.agent_id)
+    if address.chat_id is not None and payload.chat_id and payload.chat_id != address.chat_id:
+        raise _contradiction(address, "chat_id", payload.chat_id)
+
+
+def _contradiction(address: Address, field: str, value: str) -> NotAnEvent:
+    expected = getattr(address, field)
+    return NotAnEvent(
+        "ids_contradict",
+        f"{field} is {value[:140]!r}, but the subject {address.subject} says {expected!r}",
+    )
+
+
+def _without_event_type(body: bytes) -> bytes:
+    fields = _fields.decode(body)
+    del fields["event_type"]
+    return msgspec.json.encode(fields)

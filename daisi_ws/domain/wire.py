@@ -1,0 +1,82 @@
+"""WebSocket framing that the gateway does itself (RFC 6455 section 5).
+
+Server frames are built once per event, however many connections get them. Client frames are
+parsed by the library; only what it is lenient about (masking) is checked here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_TEXT: Final = 0x81
+_CLOSE: Final = 0x88
+_PING: Final = 0x89
+_PONG: Final = 0x8A
+_EXTENDED: Final = {126: 2, 127: 8}
+"""Bytes of the extended payload length, by the length field (section 5.2)."""
+_MASK_SIZE: Final = 4
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return one final, unmasked text frame (RFC 6455 section 5.2)."""
+    return _header(_TEXT, len(payload)) + payload
+
+
+def ping_frame(payload: bytes = b"") -> bytes:
+    """Return a ping frame; control payloads have at most 125 bytes (section 5.5)."""
+    return _header(_PING, len(payload)) + payload
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """Return the pong that answers a ping with this payload (section 5.5.3)."""
+    return _header(_PONG, len(payload)) + payload
+
+
+def close_frame(code: int, text: str) -> bytes:
+    """Return a close frame with its status code and reason (section 5.5.1)."""
+    payload = code.to_bytes(2, "big") + text.encode()[:123]
+    return _header(_CLOSE, len(payload)) + payload
+
+
+def _header(first: int, size: int) -> bytes:
+    if size < 126:
+        return bytes((first, size))
+    if size < 65536:
+        return bytes((first, 126)) + size.to_bytes(2, "big")
+    return bytes((first, 127)) + size.to_bytes(8, "big")
+
+
+class MaskCheck:
+    """Follows a client's byte stream from frame header to frame header.
+
+    A server must fail the connection when a client frame is not masked (section 5.1).
+    `frames` counts the frames that have begun.
+    """
+
+    __slots__ = ("_skip", "_tail", "frames")
+
+    def __init__(self) -> None:
+        self._skip = 0
+        self._tail = b""
+        self.frames = 0
+
+    def unmasked(self, data: bytes) -> bool:
+        """Take the next bytes of the stream; True as soon as an unmasked frame begins in them."""
+        if self._tail:
+            data = self._tail + data
+        at, end = self._skip, len(data)
+        while end - at >= 2:
+            second = data[at + 1]
+            if not second & 0x80:
+                return True
+            size = second & 0x7F
+            body = at + 2 + _EXTENDED.get(size, 0)
+            if body > end:
+                break
+            if size > 125:
+                size = int.from_bytes(data[at + 2 : body], "big")
+            at = body + _MASK_SIZE + size
+            self.frames += 1
+        self._skip = max(0, at - end)
+        self._tail = data[at:]
+        return False
