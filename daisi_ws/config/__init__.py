@@ -1,0 +1,65 @@
+"""The configuration: one typed schema, read from a YAML file, the environment and flags.
+
+``load`` gives a checked ``Config`` or raises ``ConfigError`` with every problem at once. Nothing
+here imports an event loop or a client library: the supervisor uses it before it forks.
+"""
+
+from daisi_ws.config.addresses import RedisTarget, redis_target
+from daisi_ws.config.environment import FILE_VARIABLE
+from daisi_ws.config.keys import MASK, Field, Key, Section, Value, without_userinfo
+from daisi_ws.config.load import DEFAULT_FILE, Changes, Loaded, changed, load
+from daisi_ws.config.problems import SECRET_HINT, ConfigError, Problem
+from daisi_ws.config.schema import (
+    FIELDS,
+    SECTIONS,
+    AdaptiveTtl,
+    App,
+    Auth,
+    ClientTls,
+    Config,
+    Log,
+    Nats,
+    PeerTls,
+    Redis,
+    Server,
+    TtlRange,
+    value_of,
+)
+from daisi_ws.config.testing import testing_config
+from daisi_ws.config.values import shown
+
+__all__ = [
+    "DEFAULT_FILE",
+    "FIELDS",
+    "FILE_VARIABLE",
+    "MASK",
+    "SECRET_HINT",
+    "SECTIONS",
+    "AdaptiveTtl",
+    "App",
+    "Auth",
+    "Changes",
+    "ClientTls",
+    "Config",
+    "ConfigError",
+    "Field",
+    "Key",
+    "Loaded",
+    "Log",
+    "Nats",
+    "PeerTls",
+    "Problem",
+    "Redis",
+    "RedisTarget",
+    "Section",
+    "Server",
+    "TtlRange",
+    "Value",
+    "changed",
+    "load",
+    "redis_target",
+    "shown",
+    "testing_config",
+    "value_of",
+    "without_userinfo",
+]

@@ -1,0 +1,59 @@
+"""What is wrong with a configuration, said in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+SECRET_HINT = 'python -c "import secrets; print(secrets.token_hex(32))"'  # noqa: S105 - a command, no secret
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing that is wrong.
+
+    :param key: dotted key, or the name found where a key was expected.
+    :param origin: where the value comes from, such as ``conf/config.yaml:12``.
+    :param wrong: what is wrong; never holds the value of a secret.
+    :param right: what would be right.
+    """
+
+    key: str
+    origin: str
+    wrong: str
+    right: str
+
+    def __str__(self) -> str:
+        return f"{self.key}  ({self.origin})\n  wrong: {self.wrong}\n  right: {self.right}"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used.
+
+    Raised by ``load``; its text is the whole message for people, its ``problems`` are every
+    problem found. A command ends with exit code 2 on it.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        total = len(self.problems)
+        lines = [f"the configuration has {total} problem{'' if total == 1 else 's'}:"]
+        for problem in self.problems:
+            lines += ["", *(f"  {line}" for line in str(problem).splitlines())]
+        if any(problem.key.startswith("auth.") for problem in self.problems):
+            lines += ["", f"A new secret is made by: {SECRET_HINT}"]
+        return "\n".join(lines)
+
+
+def quoted(text: str, longest: int = 60) -> str:
+    """``text`` as it may be shown: quoted, control characters escaped, cut to ``longest``."""
+    return ascii(text if len(text) <= longest else text[:longest] + "...")
+
+
+def origin_of(keys: Collection[str], origins: Mapping[str, str]) -> str:
+    """Where the values of several keys come from: those somebody set, else "default"."""
+    set_by = dict.fromkeys(origins[key] for key in keys if not origins[key].startswith("default"))
+    return ", ".join(set_by) or "default"

@@ -1,0 +1,135 @@
+"""What the values of several keys must be to one another, and to this machine.
+
+Every rule names the keys it looks at. It is left out when one of them has already been refused,
+so that one mistake is one problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+
+from daisi_ws.config.addresses import is_nats_url, is_origin, redis_url
+from daisi_ws.config.keys import without_userinfo
+from daisi_ws.config.problems import Problem, origin_of, quoted
+from daisi_ws.config.rules_order import out_of_order
+from daisi_ws.config.rules_tls import tls_problems
+from daisi_ws.config.schema import FIELDS, Config, value_of
+
+Wrong = tuple[str, str] | None
+Check = Callable[[Config], Wrong]
+
+
+def contradictions(
+    config: Config, origins: Mapping[str, str], refused: AbstractSet[str]
+) -> list[Problem]:
+    """Every rule that the configuration breaks.
+
+    :param origins: where the value of each dotted key comes from.
+    :param refused: keys already found wrong; the rules about them are left out.
+    """
+    problems = list(out_of_order(config, origins, refused))
+    for keys, rule in CHECKS:
+        if refused.isdisjoint(keys) and (wrong := rule(config)) is not None:
+            problems.append(Problem(keys[0], origin_of(keys, origins), *wrong))
+    return problems + list(tls_problems(config, origins, refused))
+
+
+def _ports(config: Config) -> Wrong:
+    server = config.server
+    last = server.grpc_port + 2 * server.workers - 1
+    if server.grpc_port == 0:
+        return None
+    taken = f"{server.workers} workers take the gRPC ports {server.grpc_port} to {last}"
+    if last > 65_535:
+        return f"{taken}, but ports end at 65535", "a lower server.grpc_port or fewer workers"
+    if server.grpc_port <= server.http_port <= last:
+        return f"{taken}, and server.http_port {server.http_port} is one of them", "ranges apart"
+    return None
+
+
+def _advertised(config: Config) -> Wrong:
+    if config.server.advertise_host in ("0.0.0.0", "::", "[::]", "*"):
+        return "no other host can reach that address", FIELDS["server.advertise_host"].right
+    return None
+
+
+def _origins(config: Config) -> Wrong:
+    bad = [text for text in config.server.allowed_origins if not is_origin(text)]
+    if bad:
+        names = ", ".join(quoted(text) for text in bad)
+        return f"{names}: not an origin", FIELDS["server.allowed_origins"].right
+    return None
+
+
+def _nats_url(config: Config) -> Wrong:
+    url = config.nats.url
+    if all(is_nats_url(server.strip()) for server in url.split(",")):
+        return None
+    # Shown as a whole: a comma may be a part of a password.
+    shown = quoted(str(without_userinfo(url)))
+    return f"{shown} names no NATS server, or not only", FIELDS["nats.url"].right
+
+
+def _nats_login(config: Config) -> Wrong:
+    nats = config.nats
+    ways = {
+        "username and password": bool(nats.username or nats.password),
+        "token": bool(nats.token),
+        "credentials_file": bool(nats.credentials_file),
+    }
+    used = [way for way, is_used in ways.items() if is_used]
+    if len(used) > 1:
+        return f"{' and '.join(used)} are both given", "one way to log in"
+    if bool(nats.username) != bool(nats.password):
+        return "one of username and password is missing", "both or none"
+    return None
+
+
+def _dead_letters(config: Config) -> Wrong:
+    if config.nats.dead_letter_subject.split(".")[0] == "websocket":
+        return (
+            "dead letters would come back through the stream's own subjects, websocket.>",
+            FIELDS["nats.dead_letter_subject"].right,
+        )
+    return None
+
+
+def _redis_address(config: Config) -> Wrong:
+    redis = config.redis
+    try:
+        url = redis_url(redis.address)
+    except ValueError:
+        address = quoted(str(without_userinfo(redis.address)))
+        return f"{address} is not an address of Redis", FIELDS["redis.address"].right
+    if url.path.strip("/") and redis.db and int(url.path.strip("/")) != redis.db:
+        return "it names another database than redis.db", "the number in one of the two"
+    if (url.password and redis.password) or (url.username and redis.username):
+        return "it has a login, and so has the section", "the login in one of the two places"
+    return None
+
+
+def _apart(first: str, second: str) -> tuple[tuple[str, ...], Check]:
+    def rule(config: Config) -> Wrong:
+        if str(value_of(config, first)).lower() == str(value_of(config, second)).lower():
+            return f"is the same as {second}: users could act as admins", "different secrets"
+        return None
+
+    return (first, second), rule
+
+
+def _uses(*keys: str) -> tuple[str, ...]:
+    return keys
+
+
+CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
+    (_uses("server.grpc_port", "server.workers", "server.http_port"), _ports),
+    (_uses("server.advertise_host"), _advertised),
+    (_uses("server.allowed_origins"), _origins),
+    (_uses("nats.url"), _nats_url),
+    (_uses("nats.username", "nats.password", "nats.token", "nats.credentials_file"), _nats_login),
+    (_uses("nats.dead_letter_subject"), _dead_letters),
+    (_uses("redis.address", "redis.db", "redis.username", "redis.password"), _redis_address),
+    _apart("auth.admin_secret_token", "auth.secret_token"),
+    _apart("auth.admin_token_aes_key", "auth.token_aes_key"),
+)

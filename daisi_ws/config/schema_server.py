@@ -1,0 +1,200 @@
+"""Configuration of what this host offers: addresses, processes, limits, keys and logs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from daisi_ws.config.keys import Key, Section, count, seconds
+from daisi_ws.config.schema_links import PeerTls
+
+_HOST = r"[^\s/@,]+"
+_HEX_KEY = r"[0-9A-Fa-f]{64}"
+_RANDOM_KEY = "64 hex characters (32 random bytes)"
+
+
+class Server(Section, frozen=True, kw_only=True):
+    """Addresses, worker processes, and limits on what clients may send."""
+
+    http_host: Annotated[
+        str,
+        Key(
+            "Address that the HTTP and WebSocket port is bound to.",
+            pattern=_HOST,
+            expects="an IP address or a host name",
+        ),
+    ] = "0.0.0.0"
+    http_port: Annotated[
+        int,
+        Key(
+            "Port of HTTP and WebSocket, shared by all workers. 0 takes any free port.",
+            low=0,
+            high=65_535,
+        ),
+    ] = 8080
+    grpc_host: Annotated[
+        str,
+        Key(
+            "Address that the workers' gRPC ports are bound to.",
+            pattern=_HOST,
+            expects="an IP address or a host name",
+        ),
+    ] = "0.0.0.0"
+    grpc_port: Annotated[
+        int,
+        Key(
+            "First gRPC port of this host; every worker slot takes two from here on, so that "
+            "predecessor and successor can overlap. 0 takes any free ports.",
+            low=0,
+            high=65_535,
+        ),
+    ] = 50051
+    advertise_host: Annotated[
+        str,
+        Key(
+            "Address that the other hosts reach this one at. When empty: grpc_host where that is "
+            "a concrete address, else the local address of the route to Redis.",
+            pattern=r"([^\s/@,]+)?",
+            expects="an IP address or host name that other hosts can reach",
+            example="10.0.3.17",
+        ),
+    ] = ""
+    pod_id: Annotated[
+        str,
+        Key(
+            "Name of this host in the cluster; worker slot and generation are appended. "
+            "The host name when empty.",
+            pattern=r"[A-Za-z0-9_@=+~-]{0,100}",
+            expects="at most 100 letters, digits or _ @ = + ~ -",
+            example="gateway-1",
+        ),
+    ] = ""
+    workers: Annotated[
+        int, Key("Worker processes. 0 starts one for each processor core.", low=0, high=256)
+    ] = 0
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        Key(
+            "Values of the Origin header that browsers may connect from; * allows all. When "
+            "empty: the same host, or no Origin header.",
+            hot=True,
+            expects="scheme://host[:port] without path, or *",
+            example="https://app.example.com",
+        ),
+    ] = ()
+    enable_reflection: Annotated[
+        bool, Key("Offer gRPC server reflection, for grpcurl and the like.")
+    ] = False
+    grpc_tls: PeerTls = PeerTls()
+    worker_timeout_seconds: Annotated[
+        float,
+        seconds(
+            "Silence of a worker's heartbeat after which it counts as hung and is replaced.",
+            1,
+            3600,
+        ),
+    ] = 30
+    boot_timeout_seconds: Annotated[
+        float,
+        seconds("Longest time a new worker may take to become ready to serve.", 1, 3600),
+    ] = 60
+    handshake_timeout_seconds: Annotated[
+        float,
+        seconds("Longest time from the TCP connection to the complete request.", 0.1, 300),
+    ] = 10
+    max_header_bytes: Annotated[
+        int,
+        count("Largest request line and largest single header.", "bytes", 1024, 65_536, hot=False),
+    ] = 8190
+    max_message_bytes: Annotated[
+        int,
+        count(
+            "Largest WebSocket message from a client; a larger one closes with 1009. Applies to "
+            "new connections.",
+            "bytes",
+            256,
+            16_777_216,
+        ),
+    ] = 65_536
+    max_messages_per_second: Annotated[
+        float,
+        count(
+            "Messages one client may send each second in the long run.",
+            "messages each second",
+            0.1,
+            100_000,
+        ),
+    ] = 50
+    message_burst: Annotated[
+        int,
+        count(
+            "Messages one client may send at once before that limit applies.",
+            "messages",
+            1,
+            1_000_000,
+        ),
+    ] = 100
+    shutdown_delay_seconds: Annotated[
+        float,
+        seconds(
+            "How long NOT_READY is announced before accepting stops, so that load balancers "
+            "notice first.",
+            0,
+            300,
+        ),
+    ] = 0
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """Log lines, written to standard error."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Key("Lines below this level are not written.", hot=True),
+    ] = "info"
+    format: Annotated[
+        Literal["json", "text"],
+        Key("json: one object a line, for machines. text: for people."),
+    ] = "json"
+
+
+class Auth(Section, frozen=True, kw_only=True):
+    """API keys, token keys and token caches. The four secrets must be given and must differ."""
+
+    secret_token: Annotated[
+        str,
+        Key(
+            "API key (X-API-Key) of user connections and POST /generate-token.",
+            secret=True,
+            pattern=r"[!-~]{16,}",
+            expects="at least 16 printable characters without blanks",
+        ),
+    ]
+    token_aes_key: Annotated[
+        str,
+        Key("AES-256 key of users' tokens.", secret=True, pattern=_HEX_KEY, expects=_RANDOM_KEY),
+    ]
+    admin_secret_token: Annotated[
+        str,
+        Key(
+            "API key (X-API-Key) of admin connections and POST /admin/generate-token.",
+            secret=True,
+            pattern=r"[!-~]{16,}",
+            expects="at least 16 printable characters without blanks",
+        ),
+    ]
+    admin_token_aes_key: Annotated[
+        str,
+        Key("AES-256 key of admins' tokens.", secret=True, pattern=_HEX_KEY, expects=_RANDOM_KEY),
+    ]
+    token_cache_ttl_seconds: Annotated[
+        float,
+        seconds("How long a decrypted user token is remembered, never past its expiry.", 1, 3600),
+    ] = 30
+    admin_token_cache_ttl_seconds: Annotated[
+        float,
+        seconds("How long a decrypted admin token is remembered, never past its expiry.", 1, 3600),
+    ] = 60
+    token_cache_size: Annotated[
+        int,
+        count("Tokens remembered in each worker's memory.", "tokens", 1, 10_000_000, hot=False),
+    ] = 10_000

@@ -1,0 +1,251 @@
+"""Metrics: plain integers on the hot path, folded into Prometheus once a second.
+
+Label values come from enumerations, never from clients, subjects, sessions or chats. In the
+multiprocess mode of prometheus-client the process identifier is the worker's slot and lane, so
+that a replaced worker goes on with its predecessor's files and no ghost series pile up.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+LATENCY_BUCKETS: Final = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0,
+)  # fmt: skip
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+MULTIPROC_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+_EVENT_TYPES: Final = ("chat", "message", "agent")
+
+
+def use_identifier(identifier: str) -> None:
+    """Name this process's metric files; to be called before the first metric is made.
+
+    :param identifier: slot and lane, `0a`. Without it every killed worker leaves its files.
+    """
+    if MULTIPROC_DIR in os.environ:
+        values.ValueClass = values.MultiProcessValue(process_identifier=lambda: identifier)
+
+
+class Tally:
+    """Counts of one second, bumped from the loop without any object made."""
+
+    __slots__ = (
+        "admitted",
+        "agent",
+        "chat",
+        "delivered",
+        "duplicates",
+        "events",
+        "latency_counts",
+        "latency_sum",
+        "message",
+        "other_sent",
+        "pushed",
+        "pushed_in",
+        "redelivered",
+        "route_hits",
+        "route_misses",
+    )
+
+    def __init__(self) -> None:
+        self.latency_counts = [0] * (len(LATENCY_BUCKETS) + 1)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over."""
+        self.chat = self.message = self.agent = 0
+        self.delivered = self.duplicates = self.events = self.other_sent = 0
+        self.pushed = self.pushed_in = self.redelivered = 0
+        self.route_hits = self.route_misses = self.admitted = 0
+        self.latency_sum = 0.0
+        for index in range(len(self.latency_counts)):
+            self.latency_counts[index] = 0
+
+    def observe_latency(self, seconds: float, deliveries: int) -> None:
+        """Count `deliveries` of one event that took this long from broker to socket write."""
+        self.latency_counts[bisect_left(LATENCY_BUCKETS, seconds)] += deliveries
+        self.latency_sum += seconds * deliveries
+
+
+class _BulkHistogram(Histogram):
+    """A histogram that takes a second's observations at once."""
+
+    def observe_many(self, counts: list[int], total: float) -> None:
+        """Add counts per bucket (not cumulated) and the sum of the observed values."""
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._sum.inc(total)
+
+
+class Metrics:
+    """All metrics of a worker. `tally` is for the hot path, the rest for rarer things."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.tally = Tally()
+        self._make_connections()
+        self._make_sessions()
+        self._make_forwarding()
+        self._make_stream()
+        self._make_process()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"dws_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str, mode: str = "livesum") -> Gauge:
+        return Gauge(
+            f"dws_{name}",
+            text,
+            labels,
+            registry=self.registry,
+            multiprocess_mode=mode,  # type: ignore[arg-type]
+        )
+
+    def _make_connections(self) -> None:
+        self.active_connections = self._gauge(
+            "active_connections", "WebSocket connections open now.", "type"
+        )
+        self.connections = self._counter("connections", "WebSocket connections accepted.", "type")
+        self.closed = self._counter("connections_closed", "Connections ended.", "reason")
+        self.connection_duration = Histogram(
+            "dws_connection_duration_seconds",
+            "How long connections lasted, in seconds.",
+            registry=self.registry,
+            buckets=(1, 10, 60, 300, 1800, 7200, 43200),
+        )
+        self.messages_sent = self._counter(
+            "messages_sent", "Messages written to clients, by type.", "type"
+        )
+        self.messages_received = self._counter(
+            "messages_received", "Messages read from clients, by kind.", "kind"
+        )
+        self.messages_dropped = self._counter(
+            "websocket_messages_dropped", "Events a slow client lost by policy.", "reason"
+        )
+        self.buffer_capacity = self._gauge(
+            "websocket_buffer_capacity", "Frames that all outboxes together may hold."
+        )
+        self.buffer_used = self._gauge(
+            "websocket_buffer_used_count", "Frames that wait in outboxes."
+        )
+        self.slow_clients = self._gauge("slow_clients", "Clients that are behind now.")
+
+    def _make_sessions(self) -> None:
+        self.auth_success = self._counter("auth_success", "Admissions by token.", "type")
+        self.auth_failure = self._counter(
+            "auth_failure", "Refused keys and tokens.", "type", "reason"
+        )
+        self.cache = self._counter(
+            "cache_lookups", "Look-ups in caches, by outcome (hit, miss, error).", "cache", "outcome"
+        )
+        self.lock_attempts = self._counter(
+            "session_lock_attempts", "Attempts at session locks.", "user_type", "lock_type"
+        )
+        self.lock_success = self._counter("session_lock_success", "Session locks acquired.")
+        self.lock_failure = self._counter(
+            "session_lock_failure", "Session locks not acquired.", "reason"
+        )
+        self.conflicts = self._counter(
+            "session_conflicts", "Admissions that met another session of the identity.", "type"
+        )
+
+    def _make_forwarding(self) -> None:
+        self.grpc_sent = self._counter(
+            "grpc_messages_sent", "Events pushed to peers, by pod slot.", "target_pod"
+        )
+        self.grpc_received = self._counter("grpc_messages_received", "Events pushed to this pod.")
+        self.forward_retry_attempts = self._counter(
+            "grpc_forward_retry_attempts", "Pushes tried again."
+        )
+        self.forward_retry_success = self._counter(
+            "grpc_forward_retry_success", "Pushes that went through when tried again."
+        )
+        self.forward_retry_failure = self._counter(
+            "grpc_forward_retry_failure", "Pushes given up: the peer's lease is gone."
+        )
+        self.pool_created = self._counter(
+            "grpc_pool_connections_created", "Channels to peers opened."
+        )
+        self.pool_closed = self._counter(
+            "grpc_pool_connections_closed", "Channels to peers closed.", "reason"
+        )
+        self.pool_size = self._gauge("grpc_pool_size", "Channels to peers open now.")
+        self.breaker_tripped = self._counter(
+            "grpc_circuitbreaker_tripped", "Times a peer's breaker opened."
+        )
+        self.breaker_open = self._gauge("grpc_circuitbreaker_open", "Breakers open now.")
+
+    def _make_stream(self) -> None:
+        self.events = self._counter("events_received", "Events read from the stream.", "event_type")
+        self.redelivered = self._counter(
+            "redeliveries", "Events read more than once and dropped as known."
+        )
+        self.dead_letters = self._counter(
+            "dead_letters", "Messages that are no events, kept aside.", "reason"
+        )
+        self.reader = self._gauge("reader", "1 where this pod reads the stream.")
+        self.reader_changes = self._counter("reader_takeovers", "Times a pod became the reader.")
+        self.stream_lag = self._gauge(
+            "stream_lag_events", "Events in the stream not yet read.", mode="livemax"
+        )
+        self.route_cache = self._counter(
+            "route_cache_lookups", "Route look-ups by outcome.", "outcome"
+        )
+        self.unrouted = self._counter("events_without_audience", "Events that nobody wanted.")
+        self.catch_ups = self._counter(
+            "catch_ups", "Times a pod read what it had missed from the stream.", "outcome"
+        )
+        self.delivery_latency = _BulkHistogram(
+            "dws_delivery_latency_seconds",
+            "From the broker's timestamp to the socket write, in seconds.",
+            registry=self.registry,
+            buckets=LATENCY_BUCKETS,
+        )
+
+    def _make_process(self) -> None:
+        self.loop_lag = self._gauge(
+            "loop_lag_seconds", "How late the loop's timers are, in seconds.", mode="livemax"
+        )
+        self.dependency_up = self._gauge(
+            "dependency_up", "1 while a dependency answers.", "dependency", mode="livemin"
+        )
+        self.ready = self._gauge("ready", "Workers that are READY.")
+
+    def fold(self) -> None:
+        """Move the tally into the metrics; once a second."""
+        tally = self.tally
+        for kind in _EVENT_TYPES:
+            if count := getattr(tally, kind):
+                self.events.labels(kind).inc(count)
+        if tally.delivered:
+            self.messages_sent.labels("event").inc(tally.delivered)
+        if tally.other_sent:
+            self.messages_sent.labels("other").inc(tally.other_sent)
+        if tally.duplicates:
+            self.redelivered.inc(tally.duplicates)
+        if tally.pushed_in:
+            self.grpc_received.inc(tally.pushed_in)
+        if tally.route_hits:
+            self.route_cache.labels("hit").inc(tally.route_hits)
+        if tally.route_misses:
+            self.route_cache.labels("miss").inc(tally.route_misses)
+        self.delivery_latency.observe_many(tally.latency_counts, tally.latency_sum)
+        tally.reset()
+
+    def exposition(self) -> bytes:
+        """Return the text for a scrape: all workers of the host in multiprocess mode."""
+        if MULTIPROC_DIR not in os.environ:
+            return generate_latest(self.registry)
+        whole = CollectorRegistry()
+        MultiProcessCollector(whole, path=str(Path(os.environ[MULTIPROC_DIR])))
+        return generate_latest(whole)

@@ -1,0 +1,271 @@
+"""What the values of several keys must be to one another, and to this machine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from daisi_ws.config import FIELDS, ConfigError, Problem, testing_config
+from daisi_ws.config.rules import CHECKS
+from daisi_ws.config.rules_order import ORDERS
+
+
+def problems(**values: object) -> list[Problem]:
+    """What is wrong with the defaults and these values."""
+    try:
+        testing_config(**values)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "right"),
+    [
+        (
+            {"app__ttl_refresh_interval_seconds": 30},
+            "app.ttl_refresh_interval_seconds",
+            "less than 30 s, or app.session_ttl_seconds more than 30 s",
+        ),
+        (
+            {"app__ttl_refresh_interval_seconds": 20, "app__route_ttl_seconds": 20},
+            "app.ttl_refresh_interval_seconds",
+            "less than 20 s, or app.route_ttl_seconds more than 20 s",
+        ),
+        (
+            {
+                "adaptive_ttl__session_lock__enabled": True,
+                "adaptive_ttl__session_lock__min_seconds": 5,
+            },
+            "app.ttl_refresh_interval_seconds",
+            "less than 5 s, or adaptive_ttl.session_lock.min_seconds more than 10 s",
+        ),
+        (
+            {"adaptive_ttl__message_route__min_seconds": 901},
+            "adaptive_ttl.message_route.min_seconds",
+            "at most 900 s, or adaptive_ttl.message_route.max_seconds at least 901 s",
+        ),
+        (
+            {"app__pod_lease_refresh_seconds": 3.5},
+            "app.pod_lease_refresh_seconds",
+            "at most 3 s, or app.pod_lease_seconds at least 7 s",
+        ),
+        (
+            {"app__ping_interval_seconds": 60},
+            "app.ping_interval_seconds",
+            "less than 60 s, or app.pong_wait_seconds more than 60 s",
+        ),
+        (
+            {"app__shutdown_timeout_seconds": 10},
+            "app.write_timeout_seconds",
+            "at most 10 s, or app.shutdown_timeout_seconds at least 30 s",
+        ),
+        (
+            {
+                "app__websocket_backpressure_drop_policy": "block",
+                "app__nats_ack_wait_seconds": 20,
+            },
+            "app.write_timeout_seconds",
+            "at most 20 s, or app.nats_ack_wait_seconds at least 30 s",
+        ),
+        (
+            {"app__session_lock_retry_delay_ms": 2500},
+            "app.session_lock_retry_delay_ms",
+            "less than 2000 ms, or app.session_takeover_seconds more than 2.5 s",
+        ),
+        (
+            {"nats__max_outstanding": 5001},
+            "nats.max_outstanding",
+            "at most 5000, or app.nats_max_ack_pending at least 5001",
+        ),
+    ],
+)
+def test_values_in_the_wrong_order_say_what_would_be_right(
+    values: dict[str, object], key: str, right: str
+) -> None:
+    """The problem names both keys and the bound of each."""
+    assert [(problem.key, problem.right) for problem in problems(**values)] == [(key, right)]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: f"{order.low}, {order.high}")
+def test_every_order_is_about_keys_that_there_are(order: object) -> None:
+    """A renamed key would silently switch its rule off."""
+    assert getattr(order, "low") in FIELDS  # noqa: B009
+    assert getattr(order, "high") in FIELDS  # noqa: B009
+
+
+def test_every_check_is_about_keys_that_there_are() -> None:
+    """A renamed key would silently switch its rule off."""
+    assert all(key in FIELDS for keys, _ in CHECKS for key in keys)
+
+
+def test_an_order_that_does_not_apply_is_left_out() -> None:
+    """The session TTL does not matter while the adaptive one takes its place."""
+    values: dict[str, object] = {"app__session_ttl_seconds": 9}
+    assert problems(**values) != []
+    assert problems(**values, adaptive_ttl__session_lock__enabled=True) == []
+
+
+def test_one_mistake_is_one_problem() -> None:
+    """A key that was refused already causes no contradiction on top."""
+    found = problems(app__pong_wait_seconds=-1, auth__secret_token="short")
+    assert [problem.key for problem in found] == ["auth.secret_token", "app.pong_wait_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"server__grpc_port": 8079, "server__workers": 2}, "server.grpc_port"),
+        ({"server__grpc_port": 65_533, "server__workers": 2}, "server.grpc_port"),
+        ({"server__advertise_host": "0.0.0.0"}, "server.advertise_host"),
+        ({"nats__url": "http://h"}, "nats.url"),
+        ({"nats__url": "nats://a:1,nope"}, "nats.url"),
+        ({"nats__url": "nats://a:99999"}, "nats.url"),
+        ({"nats__url": ""}, "nats.url"),
+        ({"nats__token": "t", "nats__username": "u", "nats__password": "p"}, "nats.username"),
+        ({"nats__username": "u"}, "nats.username"),
+        ({"nats__dead_letter_subject": "websocket.dead"}, "nats.dead_letter_subject"),
+        ({"nats__dead_letter_subject": "websocket"}, "nats.dead_letter_subject"),
+        ({"nats__dead_letter_subject": "dead.*"}, "nats.dead_letter_subject"),
+        ({"nats__credentials_file": "/nope.creds"}, "nats.credentials_file"),
+        ({"redis__address": "h"}, "redis.address"),
+        ({"redis__address": "h:x"}, "redis.address"),
+        ({"redis__address": "h:0"}, "redis.address"),
+        ({"redis__address": "http://h:1"}, "redis.address"),
+        ({"redis__address": "redis://h:1/x"}, "redis.address"),
+        ({"redis__address": "redis://h/1", "redis__db": 2}, "redis.address"),
+        ({"redis__address": "redis://:p@h", "redis__password": "p"}, "redis.address"),
+        ({"auth__admin_secret_token": "user-api-key-for-tests"}, "auth.admin_secret_token"),
+        ({"auth__admin_token_aes_key": "01" * 32}, "auth.admin_token_aes_key"),
+    ],
+)
+def test_contradictions_are_found(values: dict[str, object], key: str) -> None:
+    """Each is one problem, under the key that is most likely meant."""
+    assert [problem.key for problem in problems(**values)] == [key]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"server__grpc_port": 8076, "server__workers": 2},
+        {"server__grpc_port": 65_532, "server__workers": 2},
+        {"server__grpc_port": 0, "server__http_port": 0},
+        {"nats__url": "tls://u:p@a.b:4222, nats://[::1]:4222"},
+        {"nats__dead_letter_subject": "websocket_dead.letters"},
+        {"nats__username": "u", "nats__password": "p"},
+        {"redis__address": "rediss://u:p@h:1/3"},
+        {"redis__address": "[::1]:6379"},
+        {"redis__address": "redis://h/2", "redis__db": 2},
+        {"app__websocket_backpressure_drop_policy": "block"},
+    ],
+)
+def test_what_goes_together_is_let_through(values: dict[str, object]) -> None:
+    """The rules refuse nothing that works."""
+    assert problems(**values) == []
+
+
+def test_equal_keys_are_found_whatever_their_case() -> None:
+    """The same hexadecimal key in capitals is the same key."""
+    values = {"auth__token_aes_key": "ab" * 32, "auth__admin_token_aes_key": "AB" * 32}
+    assert [problem.key for problem in problems(**values)] == ["auth.admin_token_aes_key"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "https://app.example.com", "http://localhost:3000", "http://[::1]:80", "app+x://host"],
+)
+def test_good_origins_are_let_through(origin: str) -> None:
+    """Scheme, host and maybe port, as browsers send them."""
+    assert problems(server__allowed_origins=[origin]) == []
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "example.com",
+        "https://a.b/",
+        "https://a.b/x",
+        "https://*.a.b",
+        "https://u@a.b",
+        "x:",
+    ],
+)
+def test_bad_origins_are_named(origin: str) -> None:
+    """What no browser sends, or would match too much, is refused."""
+    (problem,) = problems(server__allowed_origins=["https://good.example", origin])
+    assert repr(origin) in problem.wrong
+    assert "good.example" not in problem.wrong
+
+
+def certificate(folder: Path, name: str, password: bytes | None = None) -> tuple[Path, Path]:
+    """A self-signed certificate and its key as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if password is not None:
+        encryption = serialization.BestAvailableEncryption(password)
+    cert_file, key_file = folder / f"{name}.pem", folder / f"{name}-key.pem"
+    cert_file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    )
+    return cert_file, key_file
+
+
+def test_tls_between_pods_needs_its_files(tmp_path: Path) -> None:
+    """Enabled TLS lists every file that is missing, and is content with a matching pair."""
+    found = problems(server__grpc_tls__enabled=True)
+    keys = ["server.grpc_tls.cert_file", "server.grpc_tls.key_file", "server.grpc_tls.ca_file"]
+    assert [problem.key for problem in found] == keys
+    found = problems(server__grpc_tls__enabled=True, server__grpc_tls__mutual=False)
+    assert [problem.key for problem in found] == keys[:2]
+    cert_file, key_file = certificate(tmp_path, "pod")
+    good: dict[str, object] = {
+        "server__grpc_tls__cert_file": str(cert_file),
+        "server__grpc_tls__key_file": str(key_file),
+        "server__grpc_tls__ca_file": str(cert_file),
+    }
+    assert problems(**good, server__grpc_tls__enabled=True) == []
+
+
+def test_files_of_disabled_tls_are_not_looked_at() -> None:
+    """Paths may be prepared before TLS is switched on."""
+    assert problems(server__grpc_tls__cert_file="/nope") == []
+
+
+def test_files_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
+    """A foreign key, a key with passphrase, and a file that is no PEM each say so."""
+    cert_file, _ = certificate(tmp_path, "one")
+    _, foreign = certificate(tmp_path, "two")
+    locked_cert, locked_key = certificate(tmp_path, "locked", b"passphrase")
+    text = tmp_path / "text"
+    text.write_text("no certificate")
+    for cert, key in ((cert_file, foreign), (locked_cert, locked_key), (text, text)):
+        found = problems(
+            redis__tls__enabled=True, redis__tls__cert_file=str(cert), redis__tls__key_file=str(key)
+        )
+        assert [problem.key for problem in found] == ["redis.tls.cert_file"]
+    found = problems(nats__tls__enabled=True, nats__tls__ca_file=str(text))
+    assert [problem.key for problem in found] == ["nats.tls.ca_file"]
+    found = problems(nats__tls__enabled=True, nats__tls__cert_file=str(cert_file))
+    assert [problem.key for problem in found] == ["nats.tls.key_file"]
+    found = problems(nats__tls__enabled=True, nats__tls__ca_file=str(tmp_path))
+    assert "is not there, or not a file" in found[0].wrong
