@@ -1,0 +1,132 @@
+"""Fixtures for everyone: real servers, clean for each test, and a look at what a test leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import nats as nats_py
+import pytest
+import redis as redis_py
+import redis.asyncio as redis_asyncio
+import uvloop
+from nats.aio.client import Client as NatsClient
+
+from daisi_ws.embedded import NatsServer, RedisServer
+from tests.processes import children, wait_until_gone
+
+if TYPE_CHECKING:
+    from pytest_asyncio.plugin import LoopFactory
+
+_TASK_GRACE = 1.0
+_CHILD_GRACE = 2.0
+_session_processes: set[int] = set()
+
+
+@pytest.hookimpl
+def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
+    """Run asynchronous tests on the loop that workers run on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis for the whole run; ask for `redis_url` or `redis` to find it empty."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        _session_processes.add(server.guard_pid)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """One NATS for the whole run; ask for `nats_url` or `nats` to find it without streams."""
+    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+        _session_processes.add(server.guard_pid)
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """URL of the run's Redis, emptied for this test."""
+    with redis_py.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+async def nats_url(nats_server: NatsServer) -> str:
+    """URL of the run's NATS, without streams for this test."""
+    client = await nats_py.connect(nats_server.url)
+    try:
+        jetstream = client.jetstream()
+        for stream in await jetstream.streams_info():
+            assert stream.config.name is not None
+            await jetstream.delete_stream(stream.config.name)
+    finally:
+        await client.close()
+    return nats_server.url
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[redis_asyncio.Redis]:
+    """A client of the emptied Redis; replies are bytes."""
+    client = redis_asyncio.Redis.from_url(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def nats(nats_url: str) -> AsyncIterator[NatsClient]:
+    """A client of the NATS without streams."""
+    client = await nats_py.connect(nats_url)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def fresh_redis() -> Iterator[RedisServer]:
+    """A Redis for one test, which may kill, pause and restart it."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_nats() -> Iterator[NatsServer]:
+    """A NATS for one test, which may kill, pause and restart it."""
+    with NatsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def aes_key() -> str:
+    """A token key for users: 64 hex characters."""
+    return secrets.token_hex(32)
+
+
+@pytest.fixture
+def admin_aes_key() -> str:
+    """A token key for admins: 64 hex characters."""
+    return secrets.token_hex(32)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a child process, or an asyncio task, after its own fixtures."""
+    if request.node.get_closest_marker("asyncio"):
+        request.getfixturevalue("_no_task_leaks")
+    before = children() | _session_processes
+    yield
+    left = wait_until_gone(children() - before - _session_processes, _CHILD_GRACE)
+    assert not left, f"child processes left running: {left}"
+
+
+@pytest.fixture
+async def _no_task_leaks() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=_TASK_GRACE)
+    assert not left, f"tasks left running: {left}"
