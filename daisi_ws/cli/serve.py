@@ -1,0 +1,150 @@
+"""`daisi-ws serve`: the supervisor and its workers.
+
+Imports no client library and no event loop; the worker's code is imported after the fork.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from daisi_ws import log
+from daisi_ws.cli.serving import KeepRunning, Reload, load_source, settings_of, worker_of
+from daisi_ws.config import Config, ConfigError
+from daisi_ws.domain.slots import ConfigSource
+from daisi_ws.embedded import EmbeddedServerError, Servers
+from daisi_ws.supervisor.run import run_supervisor
+from daisi_ws.supervisor.settings import EXIT_BOOT_FAILED, EXIT_REFUSED, StartError
+
+
+@click.command(
+    "serve",
+    epilog="""\b
+Examples:
+  daisi-ws serve --config /etc/daisi-ws.yaml --workers 4
+  DAISI_WS_REDIS_ADDRESS=redis:6379 DAISI_WS_NATS_URL=nats://nats:4222 daisi-ws serve
+  daisi-ws serve --embedded --data /var/lib/daisi-ws
+
+\b
+Signals to the supervisor (the process started here):
+  TERM, INT   drain and stop; a second one stops quickly, a third one at once
+  HUP         read the configuration again; an invalid one changes nothing
+  USR2        restart the workers one by one, each successor ready before its predecessor drains
+
+\b
+Exit codes:
+  0  stopped as asked, every worker drained in time
+  1  an error of the supervisor itself
+  2  the configuration or the command line has a problem, or a port is taken; nothing was started
+  3  a worker or an embedded server could not start, although the configuration is valid
+  4  stopped as asked, but a worker did not drain in time and was killed
+""",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Worker processes (server.workers); one for each core if not given.",
+)
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML file; otherwise $DAISI_WS_CONFIG, else conf/config.yaml if there is one.",
+)
+@click.option("--http-port", type=click.IntRange(0, 65535), help="server.http_port; 0: any free.")
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    help="server.grpc_port, the first of two for each worker; 0: any free ones.",
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--log-format", type=click.Choice(["json", "text"]))
+@click.option(
+    "--embedded",
+    is_flag=True,
+    help="Bring a Redis and a NATS server along, for one machine.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where the embedded servers keep their data; without it nothing outlives them.",
+)
+def serve_command(
+    path: Path | None,
+    embedded: bool,
+    data: Path | None,
+    **options: int | str | None,
+) -> None:
+    """Run the gateway on this host: a supervisor and its workers, in the foreground.
+
+    The supervisor owns the ports, restarts what dies, and ends when it is told to; log lines go to
+    standard error. Settings come from the configuration file, then DAISI_WS_... variables, then
+    the options here; `daisi-ws config doc` explains each.
+    """
+    if data is not None and not embedded:
+        raise click.UsageError("--data is where --embedded keeps its data; give both or neither")
+    flags: dict[str, object] = {_KEYS[name]: value for name, value in options.items()}
+    source = ConfigSource(path, dict(os.environ), flags)
+    config = _load_or_exit(source)
+    log.setup(config.log.level, config.log.format)
+    beside: Callable[[], None] = _nothing
+    with ExitStack() as stack:
+        if embedded:
+            servers = _start_or_exit(stack, data)
+            flags |= _addresses(servers)
+            config = _load_or_exit(source)
+            beside = KeepRunning(servers)
+        settings, reload = settings_of(config), Reload(source, config)
+        try:
+            code = run_supervisor(settings, worker_of(source), reload, beside)
+        except StartError as error:
+            click.echo("error: cannot start:", err=True)
+            for problem in error.problems:
+                click.echo(f"  {problem}", err=True)
+            code = EXIT_REFUSED
+    sys.exit(code)
+
+
+def _load_or_exit(source: ConfigSource) -> Config:
+    try:
+        return load_source(source)
+    except ConfigError as error:
+        click.echo(f"error: {error}", err=True)
+        click.echo("\n`daisi-ws config doc KEY` explains a key.", err=True)
+        sys.exit(EXIT_REFUSED)
+
+
+def _start_or_exit(stack: ExitStack, data: Path | None) -> Servers:
+    try:
+        return stack.enter_context(Servers(data))
+    except EmbeddedServerError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_BOOT_FAILED)
+
+
+def _addresses(servers: Servers) -> dict[str, object]:
+    return {
+        "redis.address": servers.redis.address,
+        "nats.url": servers.nats.url,
+        "nats.create_stream": True,
+    }
+
+
+def _nothing() -> None:
+    """Nothing runs beside the workers."""
+
+
+_KEYS: Mapping[str, str] = {
+    "workers": "server.workers",
+    "http_port": "server.http_port",
+    "grpc_port": "server.grpc_port",
+    "log_level": "log.level",
+    "log_format": "log.format",
+}

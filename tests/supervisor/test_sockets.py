@@ -1,0 +1,172 @@
+"""Ports: taken all or none, held for good, and never shared by accident."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import ExitStack, closing
+from dataclasses import replace
+
+import grpc
+import pytest
+
+from daisi_ws.supervisor.settings import StartError, SupervisorSettings, Timings
+from daisi_ws.supervisor.sockets import take_ports
+
+SETTINGS = SupervisorSettings(
+    name="host",
+    workers=2,
+    http_host="127.0.0.1",
+    http_port=0,
+    grpc_host="127.0.0.1",
+    grpc_port=0,
+    timings=Timings(kill=1, boot=1, silence=1),
+)
+
+IP_LOCAL_PORT_RANGE = 51
+"""ip(7), since Linux 6.3; not in Python's `socket`."""
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """A port on which somebody else listens, sharing it with whoever asks."""
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as server:
+        yield int(server.getsockname()[1])
+
+
+def test_listeners_share_one_port_and_connections_spread() -> None:
+    """One socket a slot; the kernel gives each of them connections."""
+    with take_ports(replace(SETTINGS, workers=4)) as ports, ExitStack() as clients:
+        assert {sock.getsockname() for sock in ports.listeners} == {("127.0.0.1", ports.http_port)}
+        for _ in range(200):
+            client = socket.create_connection(("127.0.0.1", ports.http_port))
+            clients.enter_context(closing(client))
+        counts = [_accept_all(listener) for listener in ports.listeners]
+        assert sum(counts) == 200
+        assert min(counts) > 10
+
+
+def _accept_all(listener: socket.socket) -> int:
+    count = 0
+    while True:
+        try:
+            accepted, _ = listener.accept()
+        except BlockingIOError:
+            return count
+        accepted.close()
+        count += 1
+
+
+def test_listeners_do_not_block_and_have_room() -> None:
+    """A thousand connections wait in one slot's queue without any being refused."""
+    with take_ports(replace(SETTINGS, workers=1)) as ports, ExitStack() as clients:
+        assert not ports.listeners[0].getblocking()
+        for _ in range(1024):
+            client = socket.create_connection(("127.0.0.1", ports.http_port), timeout=5)
+            clients.enter_context(closing(client))
+        assert _accept_all(ports.listeners[0]) == 1024
+
+
+def test_grpc_range_is_two_ports_a_slot_in_a_row() -> None:
+    """Port 0 finds such a range."""
+    with take_ports(replace(SETTINGS, workers=3)) as ports:
+        numbers = [sock.getsockname()[1] for sock in ports.reserved]
+        assert numbers == list(range(ports.grpc_port, ports.grpc_port + 6))
+
+
+def test_worker_can_bind_a_reserved_port() -> None:
+    """A real gRPC server starts beside the reservation and answers there."""
+    with take_ports(SETTINGS) as ports:
+        server = grpc.server(futures.ThreadPoolExecutor(1))
+        assert server.add_insecure_port(f"127.0.0.1:{ports.grpc_port}") == ports.grpc_port
+        server.start()
+        with socket.create_connection(("127.0.0.1", ports.grpc_port), 5) as client:
+            assert client.recv(9), "HTTP/2 settings"
+        server.stop(0).wait()
+
+
+def test_kernel_does_not_hand_out_a_reserved_port(stranger: int) -> None:
+    """An outgoing connection that may choose among reserved ports only finds none free."""
+    with take_ports(SETTINGS) as ports, socket.socket() as outgoing:
+        first, last = ports.grpc_port, ports.grpc_port + len(ports.reserved) - 1
+        choice = struct.pack("I", last << 16 | first)
+        try:
+            outgoing.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, choice)
+        except OSError:
+            pytest.skip("Linux before 6.3 cannot limit the choice")
+        with pytest.raises(OSError, match=r"[Cc]annot assign"):
+            outgoing.connect(("127.0.0.1", stranger))
+    with socket.socket() as outgoing:
+        outgoing.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, choice)
+        outgoing.connect(("127.0.0.1", stranger))
+        assert first <= outgoing.getsockname()[1] <= last
+
+
+def test_all_taken_ports_are_named_at_once(stranger: int) -> None:
+    """HTTP and gRPC in one message, although the stranger allows sharing; nothing stays bound."""
+    settings = replace(SETTINGS, http_port=stranger, grpc_port=stranger - 1)
+    with pytest.raises(StartError) as refused, take_ports(settings):
+        raise AssertionError("not reached")
+    http, grpc_problem = refused.value.problems
+    assert http.startswith(
+        f"server.http_port: cannot use port {stranger} on 127.0.0.1: it is taken"
+    )
+    assert grpc_problem.startswith(f"server.grpc_port: cannot use port {stranger} on 127.0.0.1")
+    assert f"by process {os.getpid()} (" in http
+    assert refused.value.__cause__ is None
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", stranger - 1))
+
+
+def test_own_ports_are_refused_to_a_second_supervisor() -> None:
+    """From the first moment on: before any worker accepts."""
+    with take_ports(SETTINGS) as ports:
+        second = replace(SETTINGS, http_port=ports.http_port)
+        with pytest.raises(StartError, match="is taken"), take_ports(second):
+            raise AssertionError("not reached")
+
+
+def test_ports_are_free_again_afterwards() -> None:
+    """The end of the block gives everything back."""
+    with take_ports(SETTINGS) as ports:
+        settings = replace(SETTINGS, http_port=ports.http_port, grpc_port=ports.grpc_port)
+    with take_ports(settings) as again:
+        assert (again.http_port, again.grpc_port) == (settings.http_port, settings.grpc_port)
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_ipv6(host: str) -> None:
+    """IPv6 addresses work, with and without brackets."""
+    with take_ports(replace(SETTINGS, http_host=host, grpc_host=host)) as ports:
+        assert ports.listeners[1].family is socket.AF_INET6
+        with socket.create_connection(("::1", ports.http_port), 5):
+            pass
+
+
+def test_ipv4_stranger_blocks_the_dual_stack_address(stranger: int) -> None:
+    """The IPv6 wildcard covers IPv4 too, so a listener there counts."""
+    settings = replace(SETTINGS, http_host="::", http_port=stranger)
+    with pytest.raises(StartError, match=f"port {stranger} on ::: it is taken"):
+        take_ports(settings).__enter__()
+
+
+def test_range_that_does_not_fit_is_refused_with_what_would() -> None:
+    """Ports end at 65535."""
+    settings = replace(SETTINGS, workers=8, grpc_port=65530)
+    with pytest.raises(StartError, match="choose 65520 or less"), take_ports(settings):
+        raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [("no-such-host.invalid", "is no address of this host"), ("192.0.2.1", "[Cc]annot assign")],
+)
+def test_foreign_address_is_refused_once_for_each_key(host: str, why: str) -> None:
+    """A name that does not resolve, an address of somebody else: one problem, not one a port."""
+    settings = replace(SETTINGS, workers=4, http_host=host, grpc_host=host, grpc_port=20000)
+    with pytest.raises(StartError, match=why) as refused, take_ports(settings):
+        raise AssertionError("not reached")
+    assert len(refused.value.problems) == 2
