@@ -1,0 +1,1 @@
+"""Generated from `proto/` by `scripts/proto`; edit the .proto files, then run it again."""
