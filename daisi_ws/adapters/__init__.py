@@ -1,0 +1,1 @@
+"""The ports over real technology: NATS, Redis, gRPC, HTTP and WebSocket."""

@@ -1,0 +1,267 @@
+"""One TCP connection: aiohttp's HTTP protocol with deadlines, and a guard on WebSocket bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import structlog
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage, WebSocketReader
+from aiohttp.streams import StreamReader
+
+from daisi_ws.adapters.http_request import MAX_BODY_BYTES
+from daisi_ws.app.connection import BACKLOG_BYTES, Connection
+from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.wire import MaskCheck
+
+if TYPE_CHECKING:
+    from daisi_ws.config import Config
+
+log = structlog.get_logger()
+
+IDLE_SECONDS: Final = 75.0
+"""How long a kept-alive HTTP connection may be idle: longer than load balancers keep theirs."""
+
+LINGER_SECONDS: Final = 1.0
+"""How long the rest of a refused request is read, so that the client sees the answer."""
+
+MAX_HEADERS: Final = 64
+FRAMES_PER_MESSAGE: Final = 20
+"""Fragments and control frames that a client may send for each message it may send."""
+
+ErrorAnswer = Callable[[web.BaseRequest, int, BaseException | None], web.StreamResponse]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """What the configuration says about clients; times in seconds."""
+
+    allowed_origins: tuple[str, ...]
+    handshake_timeout: float
+    max_header_bytes: int
+    max_message_bytes: int
+    max_messages_per_second: float
+    message_burst: int
+    compression_mode: str
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Take the settings from a checked configuration."""
+        server = config.server
+        return cls(
+            allowed_origins=server.allowed_origins,
+            handshake_timeout=server.handshake_timeout_seconds,
+            max_header_bytes=server.max_header_bytes,
+            max_message_bytes=server.max_message_bytes,
+            max_messages_per_second=server.max_messages_per_second,
+            message_burst=server.message_burst,
+            compression_mode=config.app.websocket_compression_mode,
+        )
+
+
+class Guard:
+    """Stands before the library's frame parser and stops what it would let through.
+
+    :param parser: gets the bytes unless they violate something; then it gets the end.
+    :param frames_per_second: more is a flood, in whatever frames it comes.
+    :ivar violation: why the client is cut off.
+    :ivar connection: whose sign of life incoming bytes are.
+    """
+
+    __slots__ = ("_limit", "_masks", "_parser", "_window", "connection", "violation")
+
+    def __init__(self, parser: WebSocketReader, frames_per_second: float) -> None:
+        self._parser = parser
+        self._limit = frames_per_second
+        self._masks = MaskCheck()
+        self._window = 0.0
+        self.violation: CloseReason | None = None
+        self.connection: Connection | None = None
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Take bytes from the client; the first value tells that no more are wanted."""
+        now = time.monotonic()
+        if self.connection is not None:
+            self.connection.last_seen = now
+        if self.violation is None:
+            self.violation = self._judge(data, now)
+        if self.violation is not None:
+            self._parser.feed_eof()
+            return True, b""
+        return self._parser.feed_data(data)
+
+    def feed_eof(self) -> None:
+        """Take the end of the client's bytes."""
+        self._parser.feed_eof()
+
+    def _judge(self, data: bytes, now: float) -> CloseReason | None:
+        if now - self._window >= 1.0:
+            self._window = now
+            self._masks.frames = 0
+        if self._masks.unmasked(data):
+            return CloseReason.PROTOCOL_ERROR
+        return CloseReason.RATE_LIMITED if self._masks.frames > self._limit else None
+
+
+class HttpProtocol(web.RequestHandler):
+    """Reads requests until one is upgraded; then the socket of a WebSocket.
+
+    :ivar guard: set by the upgrade.
+    :ivar on_writable: called when a client that was behind has taken what was buffered.
+    """
+
+    __slots__ = (
+        "_answer_error",
+        "_deadline",
+        "_lost",
+        "_settings",
+        "_upgraded_transport",
+        "guard",
+        "on_writable",
+    )
+
+    def __init__(
+        self,
+        manager: web.Server,
+        loop: asyncio.AbstractEventLoop,
+        settings: HttpSettings,
+        answer_error: ErrorAnswer,
+    ) -> None:
+        super().__init__(
+            manager,
+            loop=loop,
+            keepalive_timeout=IDLE_SECONDS,
+            access_log=None,  # type: ignore[arg-type] # what AppRunner passes for "no log"
+            max_line_size=settings.max_header_bytes,
+            max_field_size=settings.max_header_bytes,
+            max_headers=MAX_HEADERS,
+            lingering_time=LINGER_SECONDS,
+            auto_decompress=False,
+        )
+        self._settings = settings
+        self._answer_error = answer_error
+        self._deadline: asyncio.TimerHandle | None = None
+        self._lost: asyncio.Future[None] | None = None
+        self._upgraded_transport: asyncio.Transport | None = None
+        self.guard: Guard | None = None
+        self.on_writable: Callable[[], None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give the client until the handshake timeout to send its first request whole."""
+        super().connection_made(transport)
+        assert self.transport is not None
+        self.transport.set_write_buffer_limits(high=BACKLOG_BYTES)
+        timeout = self._settings.handshake_timeout
+        self._deadline = self._loop.call_later(timeout, self.force_close)
+
+    def request_arrived(self) -> None:
+        """Lift the deadline: the first request is whole."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def outlive_requests(self) -> None:
+        """Go on as a WebSocket when the request is done, without all that belongs to requests.
+
+        Task, parser, request and headers cost more memory than the rest of an idle connection.
+        """
+        self._upgraded_transport, self.transport = self.transport, None
+        self._parser = None
+
+    async def start(self) -> None:
+        """Serve requests until the last; a transport that is still set then gets closed."""
+        await super().start()
+        if self._upgraded_transport is not None:
+            self.transport, self._upgraded_transport = self._upgraded_transport, None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Wake who waits for the end."""
+        self.request_arrived()
+        self.on_writable = self._upgraded_transport = None
+        super().connection_lost(exc)
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
+
+    async def wait_lost(self) -> None:
+        """Wait until the TCP connection has ended."""
+        if self.transport is not None or self._upgraded_transport is not None:
+            self._lost = self._loop.create_future()
+            await self._lost
+
+    def resume_writing(self) -> None:
+        """The kernel has taken what was buffered."""
+        super().resume_writing()
+        if self.on_writable is not None:
+            self.on_writable()
+
+    def set_parser(
+        self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None
+    ) -> None:
+        """Put a guard before the frame parser; it sees what came with the handshake too."""
+        messages = self._settings.message_burst + self._settings.max_messages_per_second
+        self.guard = Guard(parser, FRAMES_PER_MESSAGE * messages)
+        super().set_parser(self.guard, data_received_cb)  # type: ignore[arg-type] # duck-typed
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no request, or a request that failed."""
+        self.request_arrived()
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is on its way already")
+        response = self._answer_error(request, status, exc)
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Log what nobody handled."""
+        log.error("request failed", exc_info=kw.get("exc_info", True))
+
+
+class HttpProtocols(web.Server):
+    """Makes a protocol for each TCP connection.
+
+    :param settings: read anew for each.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        settings: Callable[[], HttpSettings],
+        answer_error: ErrorAnswer,
+    ) -> None:
+        self._running = asyncio.get_running_loop()
+        super().__init__(handler, request_factory=self._request, loop=self._running)
+        self._settings = settings
+        self._answer_error = answer_error
+
+    def __call__(self) -> HttpProtocol:
+        """Return the protocol of a new TCP connection."""
+        return HttpProtocol(self, self._running, self._settings(), self._answer_error)
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return web.BaseRequest(
+            message,
+            payload,
+            protocol,
+            writer,
+            task,
+            self._running,
+            client_max_size=MAX_BODY_BYTES,
+        )

@@ -1,0 +1,209 @@
+"""The HTTP server of a worker: its paths, and its life on a listening socket it was given."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from daisi_ws import metrics as prometheus
+from daisi_ws.adapters.http_answers import (
+    SERVER_NAME,
+    Refusals,
+    Rejection,
+    json_answer,
+    not_found,
+    wrong_method,
+)
+from daisi_ws.adapters.http_protocol import HttpProtocol, HttpProtocols, HttpSettings
+from daisi_ws.adapters.http_request import (
+    api_key_of,
+    check_origin,
+    check_upgrade,
+    read_body,
+    request_id_of,
+    segments_of,
+    token_of,
+)
+from daisi_ws.adapters.ws_server import WebSocketServer
+from daisi_ws.app.connection import Connection
+from daisi_ws.app.gateway_ports import Authenticator, Gateway, Probes
+from daisi_ws.domain.errors import BadRequest, InternalServerError, InvalidAPIKey, Refusal
+from daisi_ws.domain.ids import check_id
+from daisi_ws.domain.principal import Kind
+from daisi_ws.metrics import Metrics
+
+log = structlog.get_logger()
+
+BACKLOG: Final = 2048
+"""Connections that may wait to be accepted; the kernel's `net.core.somaxconn` bounds it."""
+
+FINISH_SECONDS: Final = 1.0
+"""How long :meth:`HttpServer.close` lets requests that are being answered finish."""
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class HttpServer:
+    """All endpoints of the wire protocol, on one listening socket.
+
+    :param settings: read when needed, so that changes apply.
+    :param writable: told when a client that was behind reads again.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Callable[[], HttpSettings],
+        authenticator: Authenticator,
+        gateway: Gateway,
+        probes: Probes,
+        metrics: Metrics,
+        writable: Callable[[Connection], None],
+    ) -> None:
+        self._settings = settings
+        self._authenticator = authenticator
+        self._gateway = gateway
+        self._probes = probes
+        self._metrics = metrics
+        self._refusals = Refusals()
+        self._websockets = WebSocketServer(settings, gateway, metrics, writable)
+        self._protocols: HttpProtocols | None = None
+        self._server: asyncio.Server | None = None
+        self._scraping = asyncio.Lock()
+
+    async def start(self, listener: socket.socket) -> None:
+        """Accept connections on `listener`, which stays the caller's."""
+        # It would log subprotocols that clients offer, where some put their tokens.
+        logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+        self._protocols = HttpProtocols(self._handle, self._settings, self._failed)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._protocols, sock=listener.dup(), backlog=BACKLOG
+        )
+
+    def stop_accepting(self) -> None:
+        """Leave waiting and new TCP connections to whoever else holds the listening socket.
+
+        Open connections and requests on their way go on.
+        """
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def close(self) -> None:
+        """End every connection: WebSockets by a close frame, the rest after its answer."""
+        self.stop_accepting()
+        await self._websockets.close()
+        if self._protocols is not None:
+            await self._protocols.shutdown(FINISH_SECONDS)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        protocol = request.protocol
+        assert isinstance(protocol, HttpProtocol)
+        protocol.request_arrived()
+        request_id = request_id_of(request)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            response = await self._route(request)(request)
+        except Rejection as rejection:
+            response = self._refuse(request, rejection)
+        except Refusal as refusal:
+            # What follows a refused upgrade is no HTTP.
+            closing = "Upgrade" in request.headers
+            response = self._refuse(request, Rejection(refusal, refusal.http_status, close=closing))
+        if not response.prepared:
+            response.headers["X-Request-ID"] = request_id
+            response.headers["Server"] = SERVER_NAME
+            if self._server is None:
+                response.force_close()
+        return response
+
+    def _route(self, request: web.BaseRequest) -> Answer:
+        allowed: str
+        answer: Answer
+        match segments_of(request):
+            case ["ws", "admin"]:
+                allowed, answer = "GET", partial(self._websocket, kind="admin", path=None)
+            case ["ws", company, agent]:
+                path = (company, agent)
+                allowed, answer = "GET", partial(self._websocket, kind="user", path=path)
+            case ["generate-token"]:
+                allowed, answer = "POST", partial(self._token, kind="user")
+            case ["admin", "generate-token"]:
+                allowed, answer = "POST", partial(self._token, kind="admin")
+            case ["health"]:
+                allowed, answer = "GET, HEAD", partial(self._probe, probe=self._probes.health)
+            case ["ready"]:
+                allowed, answer = "GET, HEAD", partial(self._probe, probe=self._probes.ready)
+            case ["metrics"]:
+                allowed, answer = "GET, HEAD", self._scrape
+            case _:
+                raise not_found()
+        if request.method not in allowed.split(", "):
+            raise wrong_method(allowed)
+        return answer
+
+    async def _websocket(
+        self, request: web.BaseRequest, *, kind: Kind, path: tuple[str, str] | None
+    ) -> web.StreamResponse:
+        check_upgrade(request)
+        if not self._gateway.accepting():
+            refusal = InternalServerError("this server is going away", reason="draining")
+            raise Rejection(refusal, 503, headers={"Retry-After": "1"}, close=True)
+        check_origin(request, self._settings().allowed_origins)
+        self._authenticator.check_api_key(kind, api_key_of(request))
+        if path is not None:
+            path = (check_id("company_id", path[0]), check_id("agent_id", path[1]))
+        principal = await self._authenticator.principal(kind, token_of(request), path)
+        request_id = structlog.contextvars.get_contextvars()["request_id"]
+        return await self._websockets.serve(request, principal, request_id)
+
+    async def _token(self, request: web.BaseRequest, *, kind: Kind) -> web.StreamResponse:
+        try:
+            self._authenticator.check_api_key(kind, api_key_of(request))
+        except InvalidAPIKey as refusal:
+            raise Rejection(refusal, 403) from None
+        body = await read_body(request, self._settings().handshake_timeout)
+        issue = {"user": self._authenticator.issue_user, "admin": self._authenticator.issue_admin}
+        return json_answer(200, {"token": issue[kind](body)})
+
+    async def _probe(
+        self, request: web.BaseRequest, *, probe: Callable[[], tuple[int, dict[str, object]]]
+    ) -> web.StreamResponse:
+        return json_answer(*probe())
+
+    async def _scrape(self, request: web.BaseRequest) -> web.StreamResponse:
+        async with self._scraping:
+            self._metrics.fold()
+            # All workers' files are read: too long for the loop.
+            loop = asyncio.get_running_loop()
+            body = await loop.run_in_executor(None, self._metrics.exposition)
+        return web.Response(body=body, headers={"Content-Type": prometheus.CONTENT_TYPE})
+
+    def _refuse(self, request: web.BaseRequest, rejection: Rejection) -> web.Response:
+        return self._refusals.answer(
+            rejection, request.remote, method=request.method[:16], path=request.path[:200]
+        )
+
+    def _failed(
+        self, request: web.BaseRequest, status: int, exc: BaseException | None
+    ) -> web.StreamResponse:
+        if status < 500:
+            details = type(exc).__name__ if exc is not None else None
+            refusal = BadRequest("malformed HTTP request", details=details, reason="malformed")
+            response = self._refusals.answer(Rejection(refusal, status, close=True), request.remote)
+        else:
+            if not isinstance(exc, ConnectionError):
+                log.error("request failed", exc_info=exc)
+            body = InternalServerError("something failed here; try again").body()
+            response = json_answer(500, body)
+        response.headers["X-Request-ID"] = request_id_of(request)
+        response.headers["Server"] = SERVER_NAME
+        return response

@@ -1,0 +1,14 @@
+-- Makes a pod the reader of a stream and numbers it.
+-- KEYS[1] reader_epoch:{stream}   KEYS[2] reader:{stream}
+-- ARGV[1] the record as JSON with "epoch":0
+-- Returns the new epoch. It grows even where Redis came back empty, because it follows the clock.
+local time = redis.call('TIME')
+local epoch = time[1] * 1000000 + time[2]
+local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+if epoch <= last then
+  epoch = last + 1
+end
+local text = string.format('%.0f', epoch)
+redis.call('SET', KEYS[1], text)
+redis.call('SET', KEYS[2], (string.gsub(ARGV[1], '"epoch":0', '"epoch":' .. text, 1)))
+return tonumber(text)

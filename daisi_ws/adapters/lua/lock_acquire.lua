@@ -1,0 +1,30 @@
+-- Takes a session lock that is free, already the owner's, or still that of a holder to be replaced.
+-- KEYS[1] lock
+-- KEYS[2] fence: "<number> <owner>" of the newest owner; empty owner: it gave the lock up
+-- ARGV[1] owner
+-- ARGV[2] TTL of the lock in ms; the fence lives ten times as long
+-- ARGV[3] holder to replace, empty for nobody
+-- ARGV[4] prefix of the keys of pods' leases
+-- Returns the owner's fencing number, or {holder, 1 if its pod has a lease}.
+--
+-- Besides KEYS it reads the lease of the holder's pod, whose name it learns only here: that works
+-- with one primary (alone, behind Sentinel or managed), not with Redis Cluster.
+-- GETEX without options is a GET that client tracking does not remember: nobody caches locks, and
+-- each renewal of a tracked one would be pushed back to us.
+local owner, ttl = ARGV[1], tonumber(ARGV[2])
+local holder = redis.call('GETEX', KEYS[1])
+if holder and holder ~= owner and holder ~= ARGV[3] then
+  local pod = string.match(holder, '^[^#]*')
+  return {holder, redis.call('GETEX', ARGV[4] .. pod) and 1 or 0}
+end
+local number, newest = string.match(redis.call('GETEX', KEYS[2]) or '', '^(%d+) (.*)$')
+if holder ~= owner or newest ~= owner then
+  -- Redis' clock, so that numbers grow even over the loss of the data; the last number, so that
+  -- they grow even when the clock is set back.
+  local time = redis.call('TIME')
+  number = math.max(time[1] * 1000000 + time[2], (tonumber(number) or 0) + 1)
+  number = string.format('%.0f', number)
+end
+redis.call('SET', KEYS[1], owner, 'PX', ttl)
+redis.call('SET', KEYS[2], number .. ' ' .. owner, 'PX', ttl * 10)
+return tonumber(number)

@@ -1,0 +1,412 @@
+"""The durable consumer from which all pods pull: continuously, never with a `fetch` loop.
+
+`ordered`: a priority group with policy `pinned_client` (ADR-42): the server pins one pod and gives
+it everything, in stream order. The pin is lost unless a new pull arrives within the priority
+timeout, so the reader's pulls expire well under it. There is no reader before the first event:
+the pin comes with a message. `shared`: every pod pulls a part, or joins an existing push consumer's group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
+from daisi_ws.adapters.nats_stream import REQUEST_ID, JetStream, StreamMissing
+from daisi_ws.app.ports import Received, StreamHandler
+from daisi_ws.domain import consumer
+from daisi_ws.domain.consumer import GROUP, ConsumerSettings
+from daisi_ws.domain.errors import Unavailable
+
+CONSUMER_NOT_FOUND: Final = 10014
+CONSUMER_EXISTS: Final = (10013, 10148)
+WRONG_PIN: Final = "423"
+ENDED: Final = ("404", "408", "409")
+NO_RESPONDERS: Final = "503"
+_SECOND_NS: Final = 1_000_000_000
+_STANDBY_EXPIRY_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 0.5
+_TICK_SECONDS: Final = 0.25
+
+log = structlog.get_logger(__name__)
+
+
+class ConsumerMismatch(Exception):
+    """A durable of that name exists, of another kind; its text says both and the way out."""
+
+
+class NatsConsumer:
+    """:class:`daisi_ws.app.ports.Stream` over JetStream.
+
+    :param outstanding: how many messages may be asked for and not yet received.
+    :param known_position: the sequence up to which this pod knows events to be handled, where a
+        consumer that was lost is made anew.
+    """
+
+    def __init__(
+        self,
+        connection: NatsConnection,
+        stream: JetStream,
+        settings: ConsumerSettings,
+        outstanding: int,
+        known_position: Callable[[], int],
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._settings = settings
+        self._high = outstanding
+        self._known_position = known_position
+        self._handler: StreamHandler | None = None
+        self._subscription: Subscription | None = None
+        self._inbox = ""
+        self._push_subject = ""
+        self._push_group = ""
+        self._pin: str | None = None
+        self._asked = 0
+        self._asked_until = 0.0
+        self._paused = False
+        self._leaving = False
+        self._bound = False
+        self._keeper: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._acks: set[asyncio.Task[None]] = set()
+        self.lag = 0
+        self.pulled_at: float | None = None
+        self.problem = "not bound yet"
+
+    # -- life -----------------------------------------------------------------------------------
+
+    @property
+    def bound(self) -> bool:
+        """Tell whether the consumer exists and is being pulled from."""
+        return self._bound and self._connection.up
+
+    async def prepare(self) -> None:
+        """Find or make stream and consumer.
+
+        :raises ConsumerMismatch: a durable of that name is of another kind.
+        :raises StreamMissing: there is no stream and it may not be made.
+        :raises Unavailable: NATS does not answer.
+        """
+        await self._stream.ensure()
+        config = await self._ensure_consumer()
+        self._push_subject = config.get("deliver_subject") or ""
+        self._push_group = config.get("deliver_group") or ""
+        self._bound = True
+        self.problem = ""
+
+    async def start(self, handler: StreamHandler) -> None:
+        """See :meth:`Stream.start`. What cannot be bound now is tried again in the background."""
+        self._handler = handler
+        self._connection.on_up(self._reconnected)
+        self._connection.on_down(self._disconnected)
+        self._keeper = asyncio.create_task(self._keep(), name="stream consumer")
+
+    async def resign(self) -> None:
+        """See :meth:`Stream.resign`."""
+        self._leaving = True
+        pin, self._pin = self._pin, None
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        try:
+            await self._unsubscribe()
+            if pin is not None:
+                target = f"CONSUMER.UNPIN.{self._stream.name}.{self._settings.name}"
+                await self._connection.request(target, {"group": GROUP}, timeout=1.0)
+        except (Unavailable, ApiError, NatsError) as problem:
+            log.warning("the reading was not handed over", problem=str(problem))
+
+    # -- what the use case asks -------------------------------------------------------------------
+
+    def ack(self, replies: Sequence[str]) -> None:
+        """See :meth:`Stream.ack`."""
+        last = replies[-1:] if self._settings.mode == "ordered" else replies
+        task = asyncio.create_task(self._send_acks(last))
+        self._acks.add(task)
+        task.add_done_callback(self._acks.discard)
+
+    def pause(self, paused: bool) -> None:
+        """See :meth:`Stream.pause`."""
+        if self._paused and not paused:
+            self._paused = False
+            self._pull()
+        self._paused = paused
+
+    def stand_by(self) -> None:
+        """See :meth:`Stream.stand_by`."""
+        self._pin = None
+
+    async def info(self) -> dict[str, Any]:
+        """Return the consumer's info.
+
+        :raises Unavailable: NATS does not answer, or the consumer is gone.
+        """
+        try:
+            return await self._connection.request(self._api("CONSUMER.INFO"), {})
+        except ApiError as error:
+            if error.code == CONSUMER_NOT_FOUND:
+                self._lose("the consumer is gone")
+            raise Unavailable(str(error)) from None
+
+    async def ack_floor(self) -> int:
+        """See :meth:`Stream.ack_floor`."""
+        return int((await self.info())["ack_floor"]["stream_seq"])
+
+    async def read(self, after: int, upto: int) -> list[Received]:
+        """See :meth:`Stream.read`."""
+        return await self._stream.read(after, upto)
+
+    async def last_seq(self) -> int:
+        """See :meth:`Stream.last_seq`."""
+        return await self._stream.last_seq()
+
+    async def dead_letter(self, message: Received, reason: str, problem: str) -> None:
+        """See :meth:`Stream.dead_letter`."""
+        await self._stream.dead_letter(message, reason, problem)
+
+    # -- binding ----------------------------------------------------------------------------------
+
+    def _api(self, verb: str) -> str:
+        return f"{verb}.{self._stream.name}.{self._settings.name}"
+
+    async def _ensure_consumer(self) -> dict[str, Any]:
+        try:
+            found = await self._connection.request(self._api("CONSUMER.INFO"), {})
+        except ApiError as error:
+            if error.code != CONSUMER_NOT_FOUND:
+                raise Unavailable(str(error)) from None
+            return await self._make_consumer()
+        config: dict[str, Any] = found["config"]
+        wanted = consumer.wanted_config(self._settings, 0)
+        if consumer.is_bindable_push(config, self._settings.mode):
+            return config
+        if consumer.shape(config) != consumer.shape(wanted):
+            raise ConsumerMismatch(self._mismatch(config, wanted))
+        if consumer.needs_update(config, wanted):
+            changed = {k: wanted[k] for k in wanted if k not in ("deliver_policy", "opt_start_seq")}
+            await self._create({**config, **changed}, "update")
+        return config
+
+    async def _make_consumer(self) -> dict[str, Any]:
+        # What this pod knows to be handled may run ahead of what every pod has accepted, by at
+        # most what may be unacknowledged. Who has seen it already drops it.
+        start_after = max(0, self._known_position() - self._settings.max_ack_pending)
+        wanted = consumer.wanted_config(self._settings, start_after)
+        try:
+            await self._create(wanted, "create")
+        except ApiError as error:
+            if error.code not in CONSUMER_EXISTS:
+                raise ConsumerMismatch(
+                    f"the consumer {self._settings.name} cannot be made: {error}; consumer_mode "
+                    "ordered needs nats-server 2.11 or newer, shared works with older ones"
+                ) from None
+            log.info("consumer made by another pod", consumer=self._settings.name)
+        else:
+            log.info("consumer made", consumer=self._settings.name, after=start_after or "new")
+        return (await self._connection.request(self._api("CONSUMER.INFO"), {}))["config"]
+
+    async def _create(self, config: dict[str, Any], action: str) -> None:
+        body = {"stream_name": self._stream.name, "config": config, "action": action}
+        await self._connection.request(
+            f"{self._api('CONSUMER.CREATE')}.{config['filter_subject']}", body
+        )
+
+    def _mismatch(self, found: dict[str, Any], wanted: dict[str, Any]) -> str:
+        return (
+            f"the durable {self._settings.name} of stream {self._stream.name} is of another kind: "
+            f"found {json.dumps(consumer.shape(found))}, "
+            f"nats.consumer_mode {self._settings.mode} needs {json.dumps(consumer.shape(wanted))}; "
+            "set nats.consumer_name to a name of its own, choose the other consumer_mode, or delete "
+            f"it (nats consumer rm {self._stream.name} {self._settings.name})"
+        )
+
+    # -- keeping it going ---------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self._bind()
+                await self._watch()
+            except (Unavailable, ApiError, NatsError, StreamMissing, ConsumerMismatch) as problem:
+                self._unbind(str(problem))
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _bind(self) -> None:
+        if not self._connection.up:
+            raise Unavailable(f"NATS is away: {self._connection.problem}")
+        before = self._stream.identity
+        if not self._bound:
+            await self.prepare()
+        if before and before != self._stream.identity:
+            log.warning("the stream was made anew", stream=self._stream.identity)
+        self._lose_pin()
+        await self._subscribe()
+        log.info("standing by", stream=self._stream.identity, consumer=self._settings.name)
+        if self._settings.mode == "shared":
+            self._tell_pinned()
+        self._asked = 0
+        self._pull()
+
+    async def _watch(self) -> None:
+        """Pull again whenever a pull has expired without a word."""
+        loop = asyncio.get_running_loop()
+        while self._bound:
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), _TICK_SECONDS)
+            except TimeoutError:
+                if self._asked and loop.time() > self._asked_until + 1.0:
+                    self._asked = 0
+                    await self.info()
+            if self._connection.up:
+                self._pull()
+        raise Unavailable(self.problem)
+
+    def _lose(self, problem: str) -> None:
+        self._unbind(problem)
+        self._wake.set()
+
+    def _unbind(self, problem: str) -> None:
+        if problem != self.problem:
+            log.warning("no consumer", problem=problem)
+        self.problem = problem
+        self._bound = False
+        self._lose_pin()
+
+    def _reconnected(self) -> None:
+        # What the old connection had asked for died with it; consumer and stream may have, too.
+        self._bound = False
+        self._wake.set()
+
+    def _disconnected(self) -> None:
+        self._asked = 0
+
+    def _lose_pin(self) -> None:
+        if self._pin is not None or self._settings.mode == "shared":
+            self._pin = None
+            if self._handler is not None:
+                self._handler.on_unpinned()
+
+    # -- pulling ------------------------------------------------------------------------------------
+
+    async def _subscribe(self) -> None:
+        await self._unsubscribe()
+        client = self._connection.client
+        if self._push_subject:
+            self._subscription = await client.subscribe(
+                self._push_subject, queue=self._push_group, cb=self._on_message
+            )
+        else:
+            self._inbox = client.new_inbox()
+            self._subscription = await client.subscribe(
+                self._inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
+            )
+
+    async def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and self._connection.up:
+            try:
+                await subscription.unsubscribe()
+            except NatsError:
+                log.debug("subscription was gone")
+
+    def _pull(self) -> None:
+        """Ask for more once half of what may be outstanding has come."""
+        ready = self._bound and self._subscription is not None and not self._push_subject
+        if not ready or self._paused or self._leaving or self._asked > self._high // 2:
+            return
+        expiry = _STANDBY_EXPIRY_SECONDS
+        request: dict[str, object] = {"batch": self._high - self._asked}
+        if self._settings.mode == "ordered":
+            request["group"] = GROUP
+            if self._pin is not None:
+                request["id"] = self._pin
+                expiry = self._settings.priority_timeout * 0.3
+        request["expires"] = int(expiry * _SECOND_NS)
+        now = asyncio.get_running_loop().time()
+        self._asked = self._high
+        self._asked_until = now + expiry
+        self.pulled_at = now
+        task = asyncio.create_task(self._send_pull(json.dumps(request).encode()))
+        self._acks.add(task)
+        task.add_done_callback(self._acks.discard)
+
+    async def _send_pull(self, request: bytes) -> None:
+        try:
+            await self._connection.client.publish(
+                f"{API}.{self._api('CONSUMER.MSG.NEXT')}", request, reply=self._inbox
+            )
+        except NatsError as error:
+            self._asked = 0
+            log.debug("pull not sent", problem=str(error))
+
+    async def _send_acks(self, replies: Sequence[str]) -> None:
+        client = self._connection.client
+        try:
+            for reply in replies:
+                await client.publish(reply, b"")
+        except NatsError as error:
+            log.debug("acknowledgement not sent: it comes again", problem=str(error))
+
+    async def _on_message(self, message: Msg) -> None:
+        headers = message.headers
+        told = consumer.parse_ack_subject(message.reply)
+        if told is None:
+            self._on_status(headers or {})
+            return
+        request_id = ""
+        if headers:
+            pin = headers.get("Nats-Pin-Id")
+            if pin is not None and pin != self._pin:
+                self._pin = pin
+                self._tell_pinned()
+                self._asked = 0
+            request_id = headers.get(REQUEST_ID, "")
+        self._asked -= 1
+        self.lag = told.pending
+        assert self._handler is not None
+        self._handler.on_received(
+            Received(
+                told.seq,
+                told.stored_ns,
+                message.subject,
+                message.data,
+                message.reply,
+                request_id,
+                told.delivered > 1,
+            )
+        )
+        if self._asked <= self._high // 2:
+            self._pull()
+
+    def _on_status(self, headers: dict[str, str]) -> None:
+        status = headers.get("Status", "")
+        if status == WRONG_PIN:
+            log.info("pinned elsewhere")
+            self._lose_pin()
+            self._asked = 0
+        elif status in ENDED:
+            description = headers.get("Description", "")
+            if "Deleted" in description:
+                self._lose(f"the consumer is gone ({description})")
+                return
+            self._asked = max(0, self._asked - int(headers.get("Nats-Pending-Messages", self._high)))
+        elif status == NO_RESPONDERS:
+            self._lose("the consumer is gone (no responders)")
+            return
+        else:
+            return
+        self._pull()
+
+    def _tell_pinned(self) -> None:
+        assert self._handler is not None
+        self.lag = 0
+        self._handler.on_pinned(self._stream.identity)

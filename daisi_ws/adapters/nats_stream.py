@@ -1,0 +1,236 @@
+"""The JetStream stream: found or made, read directly, and its dead letters.
+
+JetStream API: https://docs.nats.io/reference/reference-protocols/nats_api_reference; batched
+direct get: ADR-31.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.errors import NoStreamResponseError
+
+from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
+from daisi_ws.app.ports import Received
+from daisi_ws.domain.errors import Unavailable
+from daisi_ws.domain.subjects import FILTER
+
+STREAM_NOT_FOUND: Final = 10059
+NAME_IN_USE: Final = 10058
+NO_MESSAGE: Final = 10037
+REQUEST_ID: Final = "X-Request-ID"
+_BATCH: Final = 500
+_READ_TIMEOUT_SECONDS: Final = 3.0
+_DAY_NS: Final = 86_400_000_000_000
+
+log = structlog.get_logger(__name__)
+
+
+class StreamMissing(Exception):
+    """The stream does not exist and may not be made; its text says what to do."""
+
+
+class JetStream:
+    """One stream.
+
+    :param create: whether to make it when it is missing.
+    """
+
+    def __init__(
+        self, connection: NatsConnection, name: str, create: bool, dead_letter_subject: str
+    ) -> None:
+        self._connection = connection
+        self._create = create
+        self._dead_letter_subject = dead_letter_subject
+        self._letters_kept = False
+        self.name = name
+        self.identity = ""
+        self.allow_direct = False
+
+    async def ensure(self) -> dict[str, Any]:
+        """Find the stream, or make it; return its info.
+
+        :raises StreamMissing: it is missing and may not be made.
+        :raises Unavailable: NATS does not answer.
+        """
+        try:
+            info = await self._connection.request(f"STREAM.INFO.{self.name}", {})
+        except ApiError as error:
+            if error.code != STREAM_NOT_FOUND:
+                raise Unavailable(str(error)) from None
+            info = await self._make()
+        self.identity = f"{self.name}@{info['created']}"
+        self.allow_direct = bool(info["config"].get("allow_direct"))
+        return info
+
+    async def last_seq(self) -> int:
+        """Return the last sequence of the stream.
+
+        :raises Unavailable: NATS does not answer, or the stream is gone.
+        """
+        try:
+            info = await self._connection.request(f"STREAM.INFO.{self.name}", {})
+        except ApiError as error:
+            raise Unavailable(str(error)) from None
+        return int(info["state"]["last_seq"])
+
+    async def read(self, after: int, upto: int) -> list[Received]:
+        """Read events of the stream itself: sequences over `after`, up to `upto`, in order.
+
+        :raises Unavailable: NATS does not answer.
+        """
+        messages: list[Received] = []
+        while after < upto:
+            if self.allow_direct:
+                batch = await self._read_batch(after + 1)
+            else:
+                batch = await self._read_one(after + 1)
+            if not batch:
+                break
+            messages.extend(message for message in batch if message.seq <= upto)
+            after = batch[-1].seq
+        return messages
+
+    async def dead_letter(self, message: Received, reason: str, problem: str) -> None:
+        """Keep a message that is no event.
+
+        :raises Unavailable: it could not be stored.
+        """
+        headers = {
+            "Daisi-Reason": reason,
+            "Daisi-Problem": problem.encode("ascii", "replace").decode()[:500],
+            "Daisi-Subject": message.subject.encode("ascii", "replace").decode()[:500],
+            "Daisi-Seq": str(message.seq),
+            "Nats-Msg-Id": f"{self.identity}-{message.seq}",
+        }
+        for name, value in headers.items():
+            headers[name] = " ".join(value.split())
+        await self._ensure_letters()
+        client = self._connection.client
+        try:
+            await client.jetstream().publish(
+                self._dead_letter_subject, message.data, headers=headers, timeout=2
+            )
+        except NoStreamResponseError:
+            log.warning("no stream keeps dead letters", subject=self._dead_letter_subject)
+            await client.publish(self._dead_letter_subject, message.data, headers=headers)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"dead letter not stored: {error}") from None
+
+    async def _make(self) -> dict[str, Any]:
+        if not self._create:
+            raise StreamMissing(
+                f"the stream {self.name} does not exist: make it "
+                f"(nats stream add {self.name} --subjects '{FILTER}' --allow-direct), "
+                "or set nats.create_stream: true"
+            )
+        config = {
+            "name": self.name,
+            "subjects": [FILTER],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "old",
+            "max_age": _DAY_NS,
+            "allow_direct": True,
+        }
+        try:
+            info = await self._connection.request(f"STREAM.CREATE.{self.name}", config)
+        except ApiError as error:
+            if error.code == NAME_IN_USE:
+                return await self._connection.request(f"STREAM.INFO.{self.name}", {})
+            raise StreamMissing(f"the stream {self.name} cannot be made: {error}") from None
+        log.info("stream made", stream=self.name, subjects=FILTER)
+        return info
+
+    async def _ensure_letters(self) -> None:
+        """Make a stream for dead letters where we may; once."""
+        if self._letters_kept or not self._create:
+            return
+        config = {
+            "name": f"{self.name}_dead_letters",
+            "subjects": [self._dead_letter_subject],
+            "storage": "file",
+            "discard": "old",
+            "max_msgs": 100_000,
+            "max_age": 30 * _DAY_NS,
+        }
+        try:
+            await self._connection.request(f"STREAM.CREATE.{config['name']}", config)
+        except ApiError as error:
+            log.info("dead letters keep their stream", problem=str(error))
+        self._letters_kept = True
+
+    async def _read_batch(self, first: int) -> list[Received]:
+        client = self._connection.client
+        inbox = client.new_inbox()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        messages: list[Received] = []
+
+        async def collect(reply: Msg) -> None:
+            headers = reply.headers or {}
+            if "Nats-Sequence" in headers:
+                messages.append(_from_direct(reply, headers))
+            elif not done.done():
+                done.set_result(None)
+
+        subscription = await client.subscribe(inbox, cb=collect)
+        try:
+            request = {"seq": first, "batch": _BATCH, "next_by_subj": FILTER}
+            await client.publish(
+                f"{API}.DIRECT.GET.{self.name}", json.dumps(request).encode(), reply=inbox
+            )
+            async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
+                await done
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the stream cannot be read: {error}") from None
+        finally:
+            if self._connection.up:
+                await subscription.unsubscribe()
+        return messages
+
+    async def _read_one(self, first: int) -> list[Received]:
+        request = {"seq": first, "next_by_subj": FILTER}
+        try:
+            reply = await self._connection.request(f"STREAM.MSG.GET.{self.name}", request)
+        except ApiError as error:
+            if error.code == NO_MESSAGE:
+                return []
+            raise Unavailable(str(error)) from None
+        message = reply["message"]
+        return [
+            Received(
+                seq=int(message["seq"]),
+                stored_ns=_nanoseconds(message["time"]),
+                subject=message["subject"],
+                data=base64.b64decode(message.get("data", "")),
+                reply="",
+                request_id="",
+                redelivered=True,
+            )
+        ]
+
+
+def _from_direct(message: Msg, headers: dict[str, str]) -> Received:
+    return Received(
+        seq=int(headers["Nats-Sequence"]),
+        stored_ns=_nanoseconds(headers["Nats-Time-Stamp"]),
+        subject=headers["Nats-Subject"],
+        data=message.data,
+        reply="",
+        request_id=headers.get(REQUEST_ID, ""),
+        redelivered=True,
+    )
+
+
+def _nanoseconds(timestamp: str) -> int:
+    """Parse RFC 3339 with up to nine digits; Python's own parser knows six."""
+    whole, _, fraction = timestamp.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+    return seconds * 1_000_000_000 + int(fraction[:9].ljust(9, "0") or 0)

@@ -1,0 +1,114 @@
+"""The registry of pods, their leases, and the record of the reader, in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+
+import msgspec
+
+from daisi_ws.adapters import redis_keys
+from daisi_ws.adapters.redis_link import RedisLink, Script
+from daisi_ws.app.ports import PodRecord, ReaderRecord
+
+_pod = msgspec.json.Decoder(PodRecord)
+_reader = msgspec.json.Decoder(ReaderRecord)
+_encode = msgspec.json.Encoder().encode
+
+
+def decode_reader(record: bytes | None) -> ReaderRecord | None:
+    """Decode the reader's record as read from Redis."""
+    return None if record is None else _reader.decode(record)
+
+
+class PodsRedis:
+    """:class:`daisi_ws.app.ports.Pods` over one Redis connection.
+
+    :param stream_name: whose reader the record names.
+    :param lease_seconds: how long a lease lasts after its last refresh.
+    """
+
+    def __init__(self, link: RedisLink, stream_name: str, lease_seconds: float) -> None:
+        self._link = link
+        self._stream = stream_name
+        self._lease_ms = int(lease_seconds * 1000)
+        self._refresh = Script.load("refresh_pod")
+        self._claim_reader = Script.load("claim_reader")
+        self._resign_reader = Script.load("resign_reader")
+        self._keep_reader = Script.load("keep_reader")
+        self._claim_host = Script.load("claim_host")
+
+    async def refresh(self, record: PodRecord) -> bool:
+        """See :meth:`Pods.refresh`."""
+        keys = (redis_keys.pod(record.pod_id), redis_keys.PODS)
+        arguments = (_encode(record), self._lease_ms, record.pod_id)
+        return bool(await self._link.run(self._refresh, keys, arguments))
+
+    async def leases(self, pod_ids: Sequence[str]) -> list[bool]:
+        """See :meth:`Pods.leases`."""
+        asked = [self._link.send("EXISTS", redis_keys.pod(pod_id)) for pod_id in pod_ids]
+        return [bool(found) for found in await asyncio.gather(*asked)]
+
+    async def records(self) -> list[PodRecord]:
+        """See :meth:`Pods.records`. IDs whose lease has ended leave the index here."""
+        ids = sorted(member.decode() for member in await self._link.call("SMEMBERS", redis_keys.PODS))
+        if not ids:
+            return []
+        found = await self._link.call("MGET", *(redis_keys.pod(pod_id) for pod_id in ids))
+        gone = [pod_id for pod_id, record in zip(ids, found, strict=True) if record is None]
+        if gone:
+            await self._link.call("SREM", redis_keys.PODS, *gone)
+        return [_pod.decode(record) for record in found if record is not None]
+
+    async def get(self, pod_id: str) -> PodRecord | None:
+        """See :meth:`Pods.get`."""
+        record = await self._link.call("GET", redis_keys.pod(pod_id))
+        return None if record is None else _pod.decode(record)
+
+    async def remove(self, pod_id: str) -> None:
+        """See :meth:`Pods.remove`."""
+        await asyncio.gather(
+            self._link.send("DEL", redis_keys.pod(pod_id)),
+            self._link.send("SREM", redis_keys.PODS, pod_id),
+        )
+
+    async def incarnation(self) -> str:
+        """See :meth:`Pods.incarnation`."""
+        key = redis_keys.INCARNATION
+        made, found = await asyncio.gather(
+            self._link.send("SET", key, secrets.token_hex(8), "NX"), self._link.send("GET", key)
+        )
+        del made
+        return str(found.decode())
+
+    async def claim_host(self, host: str, supervisor: str) -> str | None:
+        """See :meth:`Pods.claim_host`."""
+        arguments = (supervisor, self._lease_ms)
+        holder = await self._link.run(self._claim_host, (redis_keys.host(host),), arguments)
+        return None if holder is None else str(holder.decode())
+
+    async def release_host(self, host: str, supervisor: str) -> None:
+        """Give a host name back if it is this supervisor's."""
+        if await self.claim_host(host, supervisor) is None:
+            await self._link.call("DEL", redis_keys.host(host))
+
+    async def claim_reader(self, pod_id: str, stream: str, now: float) -> int:
+        """See :meth:`Pods.claim_reader`."""
+        record = ReaderRecord(pod_id=pod_id, epoch=0, stream=stream, since=now)
+        keys = (redis_keys.reader_epoch(self._stream), redis_keys.reader(self._stream))
+        return int(await self._link.run(self._claim_reader, keys, (_encode(record),)))
+
+    async def keep_reader(self, record: ReaderRecord) -> bool:
+        """See :meth:`Pods.keep_reader`."""
+        keys = (redis_keys.reader_epoch(self._stream), redis_keys.reader(self._stream))
+        arguments = (_encode(record), record.epoch)
+        return bool(await self._link.run(self._keep_reader, keys, arguments))
+
+    async def reader(self) -> ReaderRecord | None:
+        """See :meth:`Pods.reader`."""
+        return decode_reader(await self._link.call("GET", redis_keys.reader(self._stream)))
+
+    async def resign_reader(self, pod_id: str) -> None:
+        """See :meth:`Pods.resign_reader`."""
+        await self._link.run(self._resign_reader, (redis_keys.reader(self._stream),), (pod_id,))

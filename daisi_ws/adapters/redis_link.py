@@ -1,0 +1,313 @@
+"""One RESP3 connection to Redis for everything a worker asks: commands, tracking, pub/sub.
+
+What is asked within a loop turn travels as one write, and replies come back in order, so a
+thousand callers share round trips without knowing. Invalidations of tracked keys arrive on the
+same connection as the reads they concern: their order is exact.
+
+The library's own client would retry silently (a SET takes up to a minute against a frozen
+server, and a repeated `SET NX` calls us busy against ourselves); here an answer that does not
+come within the timeout ends the connection, every caller gets `Unavailable`, and the connection
+is made again in the background. Of the library only connecting (TLS, HELLO, AUTH, SELECT), the
+packing of commands and the parser are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import structlog
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+
+from daisi_ws.domain.errors import Unavailable
+
+Reply: TypeAlias = Any
+Argument: TypeAlias = str | bytes | int | float
+
+_LUA: Final = Path(__file__).parent / "lua"
+_BACKOFF_SECONDS: Final = (0.05, 1.0)
+_PUSHED: Final = object()
+_CONFIRMATIONS: Final = frozenset(("subscribe", "psubscribe", "unsubscribe", "punsubscribe"))
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script from `lua/`, run by its digest."""
+
+    text: str
+    digest: str
+
+    @classmethod
+    def load(cls, name: str) -> Script:
+        """Read `lua/{name}.lua`."""
+        text = (_LUA / f"{name}.lua").read_text()
+        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class RedisLink:
+    """The connection, kept up in the background.
+
+    :param connect: makes a new, unconnected connection that speaks RESP3.
+    :param timeout: seconds within which every reply must come.
+    """
+
+    def __init__(self, connect: Callable[[], AbstractConnection], timeout: float) -> None:
+        self._make = connect
+        self._timeout = timeout
+        self._connection: AbstractConnection | None = None
+        self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
+        self._outgoing: list[bytes] = []
+        self._scripts: dict[str, Script] = {}
+        self._on_connect: list[Callable[[RedisLink], None]] = []
+        self._on_up: list[Callable[[], None]] = []
+        self._on_down: list[Callable[[], None]] = []
+        self._on_push: dict[str, Callable[[list[Any]], None]] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._up = asyncio.Event()
+        self._logged = ""
+        self.down_since: float | None = None
+        self.problem = "not connected yet"
+
+    @property
+    def up(self) -> bool:
+        """Tell whether commands are being taken."""
+        return self._up.is_set()
+
+    def on_connect(self, callback: Callable[[RedisLink], None]) -> None:
+        """Call back on each new connection, to send what sets it up before anything else.
+
+        With a connection already there it is called now as well.
+        """
+        self._on_connect.append(callback)
+        if self._connection is not None:
+            callback(self)
+
+    def on_up(self, callback: Callable[[], None]) -> None:
+        """Call back when the connection is made (again)."""
+        self._on_up.append(callback)
+
+    def on_down(self, callback: Callable[[], None]) -> None:
+        """Call back when the connection is lost; not when it is closed by us."""
+        self._on_down.append(callback)
+
+    def on_push(self, kind: str, callback: Callable[[list[Any]], None]) -> None:
+        """Call back for RESP3 pushes of one kind (`invalidate`, `pmessage`)."""
+        self._on_push[kind] = callback
+
+    def keep_loaded(self, *scripts: Script) -> None:
+        """Load scripts with each new connection, so that their first run costs no second trip."""
+        self._scripts.update((script.digest, script) for script in scripts)
+
+    def start(self) -> None:
+        """Begin to connect in the background."""
+        self.down_since = asyncio.get_running_loop().time()
+        self._keeper = asyncio.create_task(self._keep(), name="redis link")
+
+    async def wait_up(self) -> None:
+        """Wait until the connection is there."""
+        await self._up.wait()
+
+    async def aclose(self) -> None:
+        """End the connection; callers that wait get `Unavailable`."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        self._disconnect("closed")
+        self._up.clear()
+
+    def send(self, *command: Argument) -> asyncio.Future[Reply]:
+        """Send a command with all others of this loop turn; the future has its reply.
+
+        The future raises `Unavailable` if the connection is away or lost, the reply late, or the
+        command refused; nobody needs to look at it. Replies are bytes, not text. Of the pub/sub
+        commands only those with one channel or pattern are counted right.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        if self._connection is None:
+            _fail(future, Unavailable(f"Redis is away: {self.problem}"))
+            return future
+        packed = self._connection.pack_command(*command)
+        if not self._outgoing:
+            loop.call_soon(self._write)
+        self._outgoing.extend(packed)
+        self._waiting.append((future, loop.time()))
+        if self._watch is None:
+            self._watch_in(loop, self._timeout)
+        return future
+
+    async def call(self, *command: Argument) -> Reply:
+        """Send a command and wait for its reply.
+
+        :raises Unavailable: see :meth:`send`.
+        """
+        return await self.send(*command)
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        """Run a Lua script. It is sent before this waits for anything.
+
+        :raises Unavailable: see :meth:`send`.
+        """
+        self._scripts[script.digest] = script
+        try:
+            return await self.send("EVALSHA", script.digest, len(keys), *keys, *args)
+        except NoScriptError:
+            return await self.send("EVAL", script.text, len(keys), *keys, *args)
+
+    def _write(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        connection = self._connection
+        if outgoing and connection is not None and connection._writer is not None:  # noqa: SLF001
+            connection._writer.writelines(outgoing)  # noqa: SLF001
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        shortest, longest = _BACKOFF_SECONDS
+        pause = shortest
+        while True:
+            began, connection = loop.time(), None
+            try:
+                connection = await self._connect()
+                self._set_up(connection)
+                await self._read(connection)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the worker needs Redis
+                if self._connection is connection:
+                    self._drop(_problem(error))
+            if loop.time() - began > longest:
+                pause = shortest
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(pause * 2, longest)
+
+    async def _connect(self) -> AbstractConnection:
+        connection = self._make()
+        try:
+            async with asyncio.timeout(max(self._timeout * 2, 1.0)):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    def _set_up(self, connection: AbstractConnection) -> None:
+        parser: Any = connection._parser  # noqa: SLF001
+        parser.set_invalidation_push_handler(self._pushed)
+        parser.set_pubsub_push_handler(self._pushed)
+        self._connection = connection
+        for script in self._scripts.values():
+            self.send("SCRIPT", "LOAD", script.text)
+        for callback in self._on_connect:
+            callback(self)
+        self.send("PING").add_done_callback(lambda probe: self._announce(connection, probe))
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        parser: Any = connection._parser  # noqa: SLF001
+        while True:
+            # Pushes are returned one by one: skipping them inside the parser is a recursion, and
+            # a thousand of them without a reply in between would be its end.
+            reply = await parser.read_response(disable_decoding=True, push_request=True)
+            if self._connection is not connection:
+                return
+            if reply is _PUSHED:
+                continue
+            future, _ = self._waiting.popleft()
+            if not isinstance(reply, RedisError):
+                if not future.done():
+                    future.set_result(reply)
+                continue
+            if not isinstance(reply, NoScriptError):
+                _fail(future, Unavailable(f"Redis refused: {reply}"))
+            else:
+                _fail(future, reply)
+            if isinstance(reply, ReadOnlyError):
+                raise reply  # a former primary: connecting again leads to the new one
+
+    def _announce(self, connection: AbstractConnection, probe: asyncio.Future[Reply]) -> None:
+        if self._connection is not connection or probe.cancelled() or probe.exception() is not None:
+            return
+        self._up.set()
+        self.down_since = None
+        self._logged = ""
+        log.info("redis connected")
+        for callback in self._on_up:
+            callback()
+
+    async def _pushed(self, message: list[Any]) -> object:
+        kind = message[0].decode() if isinstance(message[0], bytes) else str(message[0])
+        if kind in _CONFIRMATIONS:
+            return message  # RESP3 confirms subscriptions by a push: it is the command's reply
+        callback = self._on_push.get(kind)
+        if callback is not None:
+            try:
+                callback(message)
+            except Exception:
+                log.exception("push from redis not handled", kind=kind)
+        return _PUSHED
+
+    def _watch_in(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        due = loop.time() + seconds
+        self._watch = loop.call_at(due, self._check, due)
+
+    def _check(self, due: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._watch = None
+        if not self._waiting:
+            return
+        now = loop.time()
+        age = now - self._waiting[0][1]
+        if age < self._timeout:
+            self._watch_in(loop, self._timeout - age)
+        elif now - due > self._timeout / 2:
+            # This loop stood still, not Redis: the reply may lie in the socket already.
+            self._watch_in(loop, self._timeout)
+        else:
+            self._drop(f"no reply within {self._timeout:.3g} s")
+
+    def _drop(self, problem: str) -> None:
+        was_up = self._up.is_set()
+        self._up.clear()
+        if self.down_since is None:
+            self.down_since = asyncio.get_running_loop().time()
+        self._disconnect(problem)
+        if problem != self._logged:
+            self._logged = problem
+            log.warning("redis away", problem=problem)
+        if was_up:
+            for callback in self._on_down:
+                callback()
+
+    def _disconnect(self, problem: str) -> None:
+        connection, self._connection = self._connection, None
+        waiting, self._waiting = self._waiting, deque()
+        self._outgoing = []
+        self.problem = problem
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if connection is not None and connection._writer is not None:  # noqa: SLF001
+            connection._writer.transport.abort()  # noqa: SLF001
+            connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001
+        for future, _ in waiting:
+            _fail(future, Unavailable(f"Redis is away: {problem}"))
+
+
+def _fail(future: asyncio.Future[Reply], error: Exception) -> None:
+    """End a future with an error that nobody has to look at."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, (RedisError, OSError)) and str(error):
+        return str(error)
+    return f"{type(error).__name__} {error}".strip()

@@ -1,0 +1,136 @@
+"""Route sets in Redis, and the invalidations that keep a cache of them exact.
+
+Reads are tracked by the server (`CLIENT TRACKING`, RESP3): the first change of a key that was
+read is pushed on the same connection, after the reply to the read and before any later one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from daisi_ws.adapters import redis_keys
+from daisi_ws.adapters.pods_redis import decode_reader
+from daisi_ws.adapters.redis_link import RedisLink, Script
+from daisi_ws.app.ports import ReaderRecord
+from daisi_ws.domain.subjects import interest_of, route_key
+
+_CHUNK: Final = 200
+
+
+class RoutesRedis:
+    """:class:`daisi_ws.app.ports.Routes` over one Redis connection.
+
+    :param pod_id: the member that this pod adds and removes.
+    :param ttl: getter of the TTL of a route in seconds.
+    :param shared: whether every pod reads (then `add` lists them all).
+    """
+
+    def __init__(
+        self,
+        link: RedisLink,
+        pod_id: str,
+        stream_name: str,
+        ttl: Callable[[], float],
+        shared: bool,
+    ) -> None:
+        self._link = link
+        self._pod_id = pod_id
+        self._reader_key = redis_keys.reader(stream_name)
+        self._ttl = ttl
+        self._shared = shared
+        self._forget = Script.load("forget_pod")
+        self._renew = Script.load("renew_routes")
+        self._invalidated: list[Callable[[Sequence[str] | None], None]] = []
+        link.on_connect(_track)
+        link.on_push("invalidate", self._on_push)
+        link.on_down(lambda: self._tell(None))
+
+    @property
+    def tracking(self) -> bool:
+        """See :attr:`Routes.tracking`."""
+        return self._link.up
+
+    def on_invalidated(self, callback: Callable[[Sequence[str] | None], None]) -> None:
+        """See :meth:`Routes.on_invalidated`."""
+        self._invalidated.append(callback)
+
+    async def add(
+        self, interests: Sequence[str], removed: Sequence[str] = ()
+    ) -> tuple[ReaderRecord | None, list[str]]:
+        """See :meth:`Routes.add`."""
+        ttl = int(self._ttl() * 1000)
+        sent = [
+            self._link.send("SREM", route_key(interest), self._pod_id) for interest in removed
+        ]
+        for interest in interests:
+            key = route_key(interest)
+            sent.append(self._link.send("SADD", key, self._pod_id))
+            sent.append(self._link.send("PEXPIRE", key, ttl))
+        reader = self._link.send("GET", self._reader_key)
+        if not self._shared:
+            *_, found = await asyncio.gather(*sent, reader)
+            return decode_reader(found), []
+        *_, found, pods = await asyncio.gather(
+            *sent, reader, self._link.send("SMEMBERS", redis_keys.PODS)
+        )
+        return decode_reader(found), sorted(member.decode() for member in pods)
+
+    async def remove(self, interests: Sequence[str]) -> None:
+        """See :meth:`Routes.remove`."""
+        await asyncio.gather(
+            *(self._link.send("SREM", route_key(i), self._pod_id) for i in interests)
+        )
+
+    async def renew(self, interests: Sequence[tuple[str, float]]) -> None:
+        """See :meth:`Routes.renew`."""
+        chunks = (interests[at : at + _CHUNK] for at in range(0, len(interests), _CHUNK))
+        await asyncio.gather(
+            *(
+                self._link.run(
+                    self._renew,
+                    [route_key(interest) for interest, _ in chunk],
+                    [self._pod_id, *(int(ttl * 1000) for _, ttl in chunk)],
+                )
+                for chunk in chunks
+            )
+        )
+
+    async def owners(self, interests: Sequence[str]) -> list[frozenset[str]]:
+        """See :meth:`Routes.owners`."""
+        asked = []
+        for interest in interests:
+            self._link.send("CLIENT", "CACHING", "YES").add_done_callback(_consume)
+            asked.append(self._link.send("SMEMBERS", route_key(interest)))
+        found = await asyncio.gather(*asked)
+        return [frozenset(member.decode() for member in members) for members in found]
+
+    async def forget_pod(self, interest: str, pod_id: str) -> None:
+        """See :meth:`Routes.forget_pod`."""
+        keys = (route_key(interest), redis_keys.pod(pod_id))
+        await self._link.run(self._forget, keys, (pod_id,))
+
+    def _on_push(self, message: list[Any]) -> None:
+        keys = message[1]
+        if keys is None:
+            self._tell(None)
+            return
+        found = (interest_of(key.decode(errors="replace")) for key in keys)
+        changed = [interest for interest in found if interest is not None]
+        if changed:
+            self._tell(changed)
+
+    def _tell(self, interests: Sequence[str] | None) -> None:
+        for callback in self._invalidated:
+            callback(interests)
+
+
+def _track(link: RedisLink) -> None:
+    # OPTIN: only what is read to be cached is tracked, not every lock and token that is looked at.
+    link.send("CLIENT", "TRACKING", "ON", "OPTIN").add_done_callback(_consume)
+
+
+def _consume(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

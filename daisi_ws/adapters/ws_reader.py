@@ -1,0 +1,167 @@
+"""The incoming half of a WebSocket: what a client sends, until it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import WSMessage, WSMsgType, web
+from aiohttp.http import WebSocketError
+
+from daisi_ws.adapters.http_protocol import Guard, HttpSettings
+from daisi_ws.adapters.ws_sink import WebSocketSink
+from daisi_ws.app.connection import BACKLOG_BYTES, Connection, State
+from daisi_ws.app.gateway_ports import Gateway
+from daisi_ws.domain import frames
+from daisi_ws.domain.bucket import Bucket, Verdict
+from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.errors import BadRequest, RateLimitExceeded, Refusal
+from daisi_ws.domain.wire import pong_frame
+from daisi_ws.metrics import Metrics
+
+FREE_PONG_SECONDS: Final = 1.0
+"""One pong in this time is an answer to our pings; more count as messages."""
+
+_NO_CODE: Final = 0
+_LEFT: Final = frozenset({_NO_CODE, 1000, 1001})
+_REASONS: Final = {1007: CloseReason.INVALID_DATA, 1009: CloseReason.MESSAGE_TOO_BIG}
+
+
+class Reader:
+    """Reads one client's frames in order and hands its messages to the gateway.
+
+    :param settings: read for each message, so that changes reach open connections.
+    :ivar peer_done: nothing more comes: the client has sent its close frame, or has gone.
+    """
+
+    __slots__ = (
+        "_bucket",
+        "_connection",
+        "_gateway",
+        "_guard",
+        "_metrics",
+        "_ponged",
+        "_settings",
+        "_sink",
+        "_socket",
+        "peer_done",
+    )
+
+    def __init__(
+        self,
+        *,
+        socket: web.WebSocketResponse,
+        guard: Guard,
+        sink: WebSocketSink,
+        connection: Connection,
+        gateway: Gateway,
+        settings: Callable[[], HttpSettings],
+        metrics: Metrics,
+    ) -> None:
+        self._socket = socket
+        self._guard = guard
+        self._sink = sink
+        self._connection = connection
+        self._gateway = gateway
+        self._settings = settings
+        self._metrics = metrics
+        self._bucket: Bucket | None = None
+        self._ponged = float("-inf")
+        self.peer_done = False
+
+    async def read(self) -> CloseReason:
+        """Read until the client's end, or until it violates the protocol; return the reason."""
+        while True:
+            message: WSMessage = await self._socket.receive()
+            match message.type:
+                case WSMsgType.TEXT:
+                    await self._text(message.data)
+                case WSMsgType.BINARY:
+                    self._binary()
+                case WSMsgType.PING:
+                    self._ping(message.data)
+                case WSMsgType.PONG:
+                    self._pong()
+                case _:
+                    return self._end(message)
+
+    async def _text(self, text: str) -> None:
+        if not self._allowed():
+            return
+        try:
+            message = frames.parse_client_message(text)
+        except BadRequest as refusal:
+            self._count("invalid")
+            self._refuse(refusal)
+            return
+        try:
+            if isinstance(message, frames.SelectChat):
+                self._count("select_chat")
+                await self._gateway.select_chat(self._connection, message)
+            else:
+                self._count("token")
+                await self._gateway.refresh_token(self._connection, message)
+        except Refusal as refusal:
+            self._refuse(refusal)
+
+    def _binary(self) -> None:
+        if self._allowed():
+            self._count("invalid")
+            self._refuse(BadRequest("binary frames are not served", details="send JSON as text"))
+
+    def _ping(self, payload: bytes) -> None:
+        # Whoever does not read its pongs gets no more of them: they would pile up.
+        if self._allowed() and self._sink.backlog() <= BACKLOG_BYTES:
+            self._count("ping")
+            self._sink.write(pong_frame(bytes(payload)))
+
+    def _pong(self) -> None:
+        now = time.monotonic()
+        if now - self._ponged >= FREE_PONG_SECONDS or self._allowed():
+            self._ponged = now
+            self._count("pong")
+
+    def _allowed(self) -> bool:
+        """Tell whether a message is to be handled: not after a close, not over the limit."""
+        if self._connection.state is not State.OPEN:
+            return False
+        now, settings = time.monotonic(), self._settings()
+        if self._bucket is None:
+            self._bucket = Bucket(settings.message_burst, now)
+        rate, burst = settings.max_messages_per_second, settings.message_burst
+        verdict = self._bucket.take(now, rate, burst)
+        if verdict is Verdict.ACCEPT:
+            return True
+        self._count("over_limit")
+        if verdict is Verdict.FLOOD:
+            self._connection.close(CloseReason.RATE_LIMITED)
+        elif verdict is Verdict.REFUSE:
+            details = f"at most {rate:g} a second, {burst} at once; this one was ignored"
+            self._refuse(RateLimitExceeded("too many messages", details=details))
+        return False
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._metrics.messages_sent.labels("error").inc()
+        self._connection.send(frames.error(refusal))
+
+    def _count(self, kind: str) -> None:
+        self._metrics.messages_received.labels(kind).inc()
+
+    def _end(self, message: WSMessage) -> CloseReason:
+        if message.type is WSMsgType.CLOSE:
+            return self._peer_closed(message.data)
+        if message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
+            return _REASONS.get(message.data.code, CloseReason.PROTOCOL_ERROR)
+        if self._guard.violation is not None:
+            return self._guard.violation
+        self.peer_done = True
+        return CloseReason.ABNORMAL
+
+    def _peer_closed(self, code: int) -> CloseReason:
+        # The library lets these through; they never travel (RFC 6455 section 7.4).
+        if code == 1006 or code >= 5000:
+            return CloseReason.PROTOCOL_ERROR
+        self.peer_done = True
+        self._sink.peer_code = code or 1000
+        return CloseReason.CLIENT_LEFT if code in _LEFT else CloseReason.ABNORMAL

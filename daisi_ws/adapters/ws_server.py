@@ -1,0 +1,218 @@
+"""WebSocket connections from admission to their end (RFC 6455).
+
+Incoming frames are parsed by aiohttp. Outgoing ones are written to the transport as they are:
+no task and no future for a frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+from aiohttp import web
+
+from daisi_ws.adapters.http_protocol import HttpProtocol, HttpSettings
+from daisi_ws.adapters.http_request import SUBPROTOCOL
+from daisi_ws.adapters.ws_reader import Reader
+from daisi_ws.adapters.ws_sink import WebSocketSink
+from daisi_ws.app.connection import Connection, State
+from daisi_ws.app.gateway_ports import Gateway
+from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.deadlines import CLIENT_CLOSE_SECONDS
+from daisi_ws.domain.errors import BadRequest
+from daisi_ws.domain.principal import Principal
+from daisi_ws.metrics import Metrics
+
+log = structlog.get_logger()
+
+
+class Upgrade(web.WebSocketResponse):
+    """aiohttp's handshake and incoming half; every outgoing frame goes through the sink.
+
+    :param max_message_bytes: of one message from the client, all fragments together.
+    """
+
+    def __init__(self, max_message_bytes: int) -> None:
+        super().__init__(
+            protocols=(SUBPROTOCOL,),
+            autoping=False,
+            autoclose=False,
+            compress=False,
+            # The library refuses a message of exactly its limit.
+            max_msg_size=max_message_bytes + 1,
+        )
+
+    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
+        """Do nothing: the library calls it where the sink sends the one close frame."""
+        return False
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """End the request, not the connection; only what reading needs is kept."""
+        request = self._req
+        assert request is not None
+        assert isinstance(request.protocol, HttpProtocol)
+        request.protocol.outlive_requests()
+        self._req = self._payload_writer = self._writer = None
+        self.headers.clear()
+
+
+class _Client:
+    """An upgraded connection."""
+
+    __slots__ = ("connection", "protocol", "reader", "sink", "socket")
+
+    def __init__(
+        self,
+        connection: Connection,
+        protocol: HttpProtocol,
+        socket: Upgrade,
+        sink: WebSocketSink,
+        reader: Reader,
+    ) -> None:
+        self.connection = connection
+        self.protocol = protocol
+        self.socket = socket
+        self.sink = sink
+        self.reader = reader
+
+
+class WebSocketServer:
+    """Serves admitted principals, users and admins alike.
+
+    :param settings: read when needed, so that changes apply.
+    :param writable: told when a client that was behind reads again.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], HttpSettings],
+        gateway: Gateway,
+        metrics: Metrics,
+        writable: Callable[[Connection], None],
+    ) -> None:
+        self._settings = settings
+        self._gateway = gateway
+        self._metrics = metrics
+        self._writable = writable
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._connections: set[Connection] = set()
+        self._closing = False
+        mode = settings().compression_mode
+        if mode != "disabled":
+            log.warning("compression is not offered to clients", configured=mode)
+
+    async def serve(
+        self, request: web.BaseRequest, principal: Principal, request_id: str
+    ) -> web.StreamResponse:
+        """Admit and upgrade a client; a task of its own then serves it until it has gone.
+
+        :raises Refusal: it was not admitted.
+        :raises ConnectionError: it left before it was upgraded.
+        """
+        socket = Upgrade(self._settings().max_message_bytes)
+        if not socket.can_prepare(request):
+            raise BadRequest("malformed WebSocket handshake", reason="bad_handshake")
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            connection = await self._gateway.admit(principal, request_id)
+            try:
+                client = await self._upgrade(request, socket, connection)
+            except BaseException:
+                await self._leave(connection, CloseReason.ABNORMAL)
+                self._log_end(connection, 0.0, 0)
+                raise
+        finally:
+            self._tasks.discard(task)
+        living = asyncio.create_task(self._live(client))
+        self._tasks.add(living)
+        living.add_done_callback(self._tasks.discard)
+        return client.socket
+
+    async def close(self) -> None:
+        """End what is left: 1001, the close wait, then abort. Every connection leaves."""
+        self._closing = True
+        for connection in list(self._connections):
+            connection.close(CloseReason.GOING_AWAY)
+        for patience in (CLIENT_CLOSE_SECONDS + 0.5, CLIENT_CLOSE_SECONDS):
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=patience)
+            for task in self._tasks:
+                task.cancel()
+
+    async def _live(self, client: _Client) -> None:
+        connection, started = client.connection, time.monotonic()
+        self._connections.add(connection)
+        reason = CloseReason.GOING_AWAY
+        try:
+            reason = await client.reader.read()
+        except Exception:
+            log.exception("connection failed")
+            reason = CloseReason.INTERNAL_ERROR
+        finally:
+            self._connections.discard(connection)
+            await self._leave(connection, reason)
+            self._measure_end(client, time.monotonic() - started)
+        if not client.reader.peer_done:
+            # The client may still be sending: a reset now would cost it the close frame.
+            await client.protocol.wait_lost()
+        client.sink.finish()
+
+    async def _leave(self, connection: Connection, reason: CloseReason) -> None:
+        connection.close(reason)
+        await self._gateway.leave(connection, connection.reason or reason)
+
+    async def _upgrade(
+        self, request: web.BaseRequest, socket: Upgrade, connection: Connection
+    ) -> _Client:
+        protocol = request.protocol
+        assert isinstance(protocol, HttpProtocol)
+        socket.headers["X-Request-ID"] = connection.request_id
+        await socket.prepare(request)
+        transport, guard = protocol.transport, protocol.guard
+        if transport is None or guard is None:
+            raise ConnectionResetError("the client left during the handshake")
+        sink = WebSocketSink(protocol, transport)
+        reader = Reader(
+            socket=socket,
+            guard=guard,
+            sink=sink,
+            connection=connection,
+            gateway=self._gateway,
+            settings=self._settings,
+            metrics=self._metrics,
+        )
+        guard.connection = connection
+        protocol.on_writable = partial(self._writable, connection)
+        if self._closing:
+            connection.close(CloseReason.GOING_AWAY)
+        self._gateway.open(connection, sink)
+        self._metrics.connections.labels(connection.principal.kind).inc()
+        if connection.state is State.OPEN:
+            self._metrics.messages_sent.labels("ready").inc()
+        return _Client(connection, protocol, socket, sink, reader)
+
+    def _measure_end(self, client: _Client, seconds: float) -> None:
+        reason = client.connection.reason or CloseReason.ABNORMAL
+        self._metrics.closed.labels(reason.label).inc()
+        self._metrics.connection_duration.observe(seconds)
+        self._log_end(client.connection, seconds, client.sink.bytes_written)
+
+    def _log_end(self, connection: Connection, seconds: float, bytes_sent: int) -> None:
+        principal, reason = connection.principal, connection.reason or CloseReason.ABNORMAL
+        log.info(
+            "connection ended",
+            kind=principal.kind,
+            company_id=principal.company_id,
+            agent_id=principal.agent_id,
+            **{f"{principal.kind}_id": principal.principal_id},
+            reason=reason.label,
+            code=reason.code,
+            seconds=round(seconds, 3),
+            bytes_sent=bytes_sent,
+            dropped=connection.dropped,
+        )

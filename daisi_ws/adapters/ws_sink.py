@@ -1,0 +1,63 @@
+"""The outgoing half of a WebSocket: ready frames onto the transport, and one close frame."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from daisi_ws.adapters.http_protocol import HttpProtocol
+from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.deadlines import CLIENT_CLOSE_SECONDS
+from daisi_ws.domain.wire import close_frame
+
+BEHIND_CLOSE_SECONDS: Final = 0.5
+"""Close wait for a client that does not read: it hardly sees the close frame anyway."""
+
+
+class WebSocketSink:
+    """Implements :class:`daisi_ws.app.ports.Sink` over an upgraded connection.
+
+    :ivar bytes_written: all bytes handed over, frame headers included.
+    :ivar peer_code: status code of the peer's close frame, which ours then repeats (RFC 6455
+        section 5.5.1).
+    """
+
+    __slots__ = ("_closed", "_protocol", "_transport", "bytes_written", "peer_code")
+
+    def __init__(self, protocol: HttpProtocol, transport: asyncio.Transport) -> None:
+        self._protocol = protocol
+        self._transport = transport
+        self._closed = False
+        self.bytes_written = 0
+        self.peer_code: int | None = None
+
+    def write(self, data: bytes) -> None:
+        """Hand over whole frames; after a close it does nothing."""
+        if self._closed or self._transport.is_closing():
+            return
+        self.bytes_written += len(data)
+        self._transport.write(data)
+
+    def backlog(self) -> int:
+        """Return how many bytes were handed over and not yet taken by the kernel."""
+        return self._transport.get_write_buffer_size()
+
+    def finish(self) -> None:
+        """End TCP once what was written has been taken."""
+        self._transport.close()
+
+    def close(self, reason: CloseReason) -> None:
+        """Send the close frame once; whoever does not answer it in time is aborted."""
+        if self._closed:
+            return
+        if reason is CloseReason.ABNORMAL and self.peer_code is None:
+            self._closed = True
+            self._transport.abort()
+            return
+        wait = BEHIND_CLOSE_SECONDS if self._protocol.writing_paused else CLIENT_CLOSE_SECONDS
+        if self.peer_code is None:
+            self.write(close_frame(reason.code, reason.text))
+        else:
+            self.write(close_frame(self.peer_code, ""))
+        self._closed = True
+        asyncio.get_running_loop().call_later(wait, self._transport.abort)

@@ -1,0 +1,202 @@
+"""One newcomer's way to its session lock, whoever has it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from daisi_ws.app.connection import Connection, State
+from daisi_ws.app.ports import Acquired, Held, Locks
+from daisi_ws.config import App
+from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.errors import InternalServerError, SessionConflict, Unavailable
+from daisi_ws.metrics import Metrics
+
+_FIRST_PAUSE_SECONDS: Final = 0.005
+_UNKNOWN_SECONDS: Final = 0.3
+"""How long to ask again when Redis does not answer: long enough for a new connection to it."""
+
+
+class Neighbours(Protocol):
+    """What a contest needs to know of the sessions of this pod and of others."""
+
+    def is_ours(self, holder: str) -> bool:
+        """Tell whether a lock value is of this pod."""
+
+    def rival(self, connection: Connection, holder: str) -> Connection | None:
+        """Return the connection here that is not yet closed and has, or gets, this lock value."""
+
+    def tell(self, connection: Connection, holder: str, timeout: float) -> asyncio.Task[None]:
+        """Have the holder's pod end its session; done when it was told, at best when it has."""
+
+
+class Contest:
+    """Tries until the lock is ours or hopeless; used once.
+
+    :param owner: who wants its identity's lock.
+    :param ttl: seconds that a lock lasts.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        owner: Connection,
+        *,
+        locks: Locks,
+        neighbours: Neighbours,
+        app: App,
+        ttl: float,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._owner = owner
+        self._key = owner.principal.session_key
+        self._locks = locks
+        self._neighbours = neighbours
+        self._app = app
+        self._ttl = ttl
+        self._metrics = metrics
+        self._clock = clock
+        self._deadline = clock() + app.connect_timeout_seconds
+        self._holder = ""
+        self._force_at = 0.0
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._told: asyncio.Task[None] | None = None
+        self.met = False
+        self.maybe_owner = False
+        """Whether the lock may be ours; after an unanswered question it may."""
+
+    @property
+    def _rejects(self) -> bool:
+        return self._owner.principal.kind == "admin" and self._app.admin_session_policy == "reject"
+
+    async def run(self, before: Connection | None) -> Acquired:
+        """Return once the lock is ours.
+
+        A session of this pod is ended only after Redis has answered: while it is away nobody
+        loses a session to a newcomer who cannot get one.
+
+        :param before: the identity's open session on this pod, if any.
+        :raises SessionConflict: the holder is not to be replaced, the owner was itself displaced,
+            or the time is up.
+        :raises InternalServerError: Redis is away.
+        """
+        if before is not None and self._rejects:
+            self._count_conflict()
+            raise self._conflict()
+        result = await self._ask("initial")
+        while isinstance(result, Held):
+            result = await self._next(result)
+        return result
+
+    async def _next(self, held: Held) -> Acquired | Held:
+        self.check_wanted()
+        now = self._clock()
+        if now >= self._deadline:
+            raise SessionConflict(
+                "the session is contended",
+                details="other connections of this identity keep opening; try again later",
+                reason="timeout",
+            )
+        self._meet(held.holder, now)
+        legacy = "#" not in held.holder
+        if self._neighbours.is_ours(held.holder):
+            rival = self._neighbours.rival(self._owner, held.holder)
+            if rival is not None:
+                self._replace_local(rival)
+            return await self._ask("force", held.holder)
+        if self._rejects and (held.alive or legacy):
+            raise self._conflict()
+        if self._told is None:
+            left = self._force_at - now
+            self._told = self._neighbours.tell(self._owner, held.holder, max(left, 0.1))
+        # An older pod has no lease to look at: it counts as alive until its time is up.
+        if now >= self._force_at or not (held.alive or legacy):
+            return await self._ask("force", held.holder)
+        await self._wait(self._force_at - now)
+        self.check_wanted()
+        return await self._ask("retry")
+
+    def _meet(self, holder: str, now: float) -> None:
+        self._count_conflict()
+        if holder != self._holder:
+            self._holder = holder
+            self._force_at = now + self._app.session_takeover_seconds
+            self._pause = _FIRST_PAUSE_SECONDS
+            self._told = None
+
+    def _replace_local(self, rival: Connection) -> None:
+        """End a session of this pod; it stops delivering before its lock is asked for."""
+        self._count_conflict()
+        if self._rejects:
+            raise self._conflict()
+        rival.close(CloseReason.DISPLACED)
+
+    async def _wait(self, most: float) -> None:
+        """Wait for the holder's end; at the longest for this turn's pause."""
+        cap = self._app.session_lock_retry_delay_ms / 1000
+        pause = min(self._pause, cap) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        self._pause = min(self._pause * 2, cap)
+        if self._told is None or self._told.done():
+            await asyncio.sleep(min(pause, most))
+        else:
+            await asyncio.wait((self._told,), timeout=min(pause, most))
+
+    async def _ask(self, lock_type: str, holder: str = "") -> Acquired | Held:
+        """Ask for the lock, in place of `holder` if one is named; without an answer ask again:
+        an owner is recognised as itself."""
+        kind, owner = self._owner.principal.kind, self._owner.lock_value
+        give_up_at = 0.0
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            self._metrics.lock_attempts.labels(kind, lock_type).inc()
+            self.maybe_owner = True
+            try:
+                if holder:
+                    result = await self._locks.take(self._key, holder, owner, self._ttl)
+                else:
+                    result = await self._locks.acquire(self._key, owner, self._ttl)
+            except Unavailable:
+                now = self._clock()
+                give_up_at = give_up_at or now + _UNKNOWN_SECONDS
+                if now + pause >= min(give_up_at, self._deadline):
+                    raise _redis_away() from None
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                pause *= 2
+                lock_type = "retry"
+            else:
+                self.maybe_owner = isinstance(result, Acquired)
+                return result
+
+    def check_wanted(self) -> None:
+        """Stop where the owner has been closed meanwhile.
+
+        :raises SessionConflict: it has been displaced, or its client has left.
+        """
+        if self._owner.state is State.CLOSED:
+            reason = self._owner.reason or CloseReason.DISPLACED
+            raise SessionConflict(
+                "the session was taken over by a newer connection", reason=reason.label
+            )
+
+    def _count_conflict(self) -> None:
+        if not self.met:
+            self.met = True
+            self._metrics.conflicts.labels(self._owner.principal.kind).inc()
+
+    def _conflict(self) -> SessionConflict:
+        return SessionConflict(
+            "this identity already has a session",
+            details="end the other connection first; sessions of admins are not replaced",
+            reason="conflict",
+        )
+
+
+def _redis_away() -> InternalServerError:
+    return InternalServerError(
+        "sessions cannot be opened at the moment",
+        details="the session store does not answer; try again in a few seconds",
+        reason="redis_unavailable",
+    )

@@ -1,0 +1,222 @@
+"""From an accepted event to the sockets: synchronous, never waits.
+
+Every pod accepts a prefix of one total order (one reader, one ordered stream from it), so one
+high-water mark removes duplicates, whatever is redelivered or pushed twice, and is a complete
+position. A reader that was displaced and does not know it yet is fenced by its epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from daisi_ws.app.connection import Connection
+from daisi_ws.app.hub import Hub
+from daisi_ws.domain import subjects
+from daisi_ws.domain.packets import Item
+from daisi_ws.domain.wire import text_frame
+from daisi_ws.metrics import Metrics
+
+STALE: Final = -1
+SHARED_EPOCH: Final = 0
+PAUSE_SECONDS: Final = 1.0
+"""A loop that stood still longer than this may have lost its sessions without knowing."""
+
+_RECENT: Final = 100_000
+
+
+class Delivery:
+    """Accepts events for this pod's connections and flushes their outboxes once per loop turn.
+
+    :param clock: monotonic seconds; `wall_ns`: Unix time in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._hub = hub
+        self._metrics = metrics
+        self._tally = metrics.tally
+        self._clock = clock
+        self._wall_ns = wall_ns
+        self._dirty: list[Connection] = []
+        self._timings: list[tuple[int, int]] = []
+        self._scheduled = False
+        self._recent: OrderedDict[int, None] = OrderedDict()
+        self._on_accepted: list[Callable[[], None]] = []
+        self._open = asyncio.Event()
+        self._open.set()
+        self._trusted_at = clock()
+        self._held = False
+        self.mark = 0
+        self.epoch = 0
+        self.stream = ""
+
+    # -- who may push -----------------------------------------------------------------------
+
+    def fence(self, epoch: int) -> None:
+        """From now accept only readers with at least this epoch."""
+        self.epoch = max(self.epoch, epoch)
+
+    def start_at(self, stream: str, seq: int) -> None:
+        """Begin with nothing missed: all up to `seq` of `stream` was before this pod's time."""
+        self.stream = stream
+        self.mark = max(self.mark, seq)
+
+    async def wait_open(self) -> None:
+        """Wait while this pod catches up on its own: pushed events come after that."""
+        await self._open.wait()
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether events are accepted now."""
+        return self._open.is_set()
+
+    def shut(self, shut: bool) -> None:
+        """Stop accepting pushed events, or go on."""
+        if shut:
+            self._open.clear()
+        else:
+            self._open.set()
+            self._tell_accepted()
+
+    # -- events -----------------------------------------------------------------------------
+
+    def accept(self, epoch: int, stream: str, upto: int, items: list[Item]) -> int:
+        """Hand events to the connections that want them.
+
+        :param upto: nothing for this pod at or before this sequence is still to come.
+        :return: the sequence up to which everything is accepted, :data:`STALE` if a newer reader
+            is known.
+        """
+        if epoch < self.epoch:
+            return STALE
+        self.epoch = epoch
+        if stream != self.stream:
+            self.stream = stream
+            self.mark = 0
+            self._recent.clear()
+        for item in items:
+            if self._is_new(item.seq, epoch):
+                self._deliver(item.seq, item.stored_ns, item.subject, item.text)
+            else:
+                self._tally.duplicates += 1
+        if upto > self.mark:
+            self.mark = upto
+        return self.accepted_upto()
+
+    def deliver_unsequenced(self, subject: str, text: bytes) -> int:
+        """Deliver an event that has no sequence (pushed by an older pod); return to how many."""
+        return self._deliver(-1, self._wall_ns(), subject, text)
+
+    def accepted_upto(self) -> int:
+        """Return the sequence up to which everything is accepted (policy `block` withholds)."""
+        held = self.held_floor()
+        return self.mark if held is None else min(self.mark, held - 1)
+
+    def held_floor(self) -> int | None:
+        """Return the lowest sequence withheld for a client without room, None if none is."""
+        floors = (c.outbox.held_from() for c in self._hub.behind)
+        return min((floor for floor in floors if floor is not None), default=None)
+
+    def on_accepted(self, callback: Callable[[], None]) -> None:
+        """Call back when what was withheld may have been accepted."""
+        self._on_accepted.append(callback)
+
+    def _is_new(self, seq: int, epoch: int) -> bool:
+        if epoch != SHARED_EPOCH:
+            if seq <= self.mark:
+                return False
+            self.mark = seq
+            return True
+        if seq in self._recent:
+            return False
+        self._recent[seq] = None
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+        self.mark = max(self.mark, seq)
+        return True
+
+    def _deliver(self, seq: int, stored_ns: int, subject: str, text: bytes) -> int:
+        address = subjects.parse(subject)
+        if address is None:
+            return 0
+        wanting = self._hub.match(address)
+        if not wanting:
+            return 0
+        frame = text_frame(text)
+        count = dropped = 0
+        for connection in wanting:
+            dropped += connection.offer(seq, frame)
+            count += 1
+        self._tally.delivered += count
+        self._timings.append((stored_ns, count))
+        if dropped:
+            self._metrics.messages_dropped.labels("slow_client").inc(dropped)
+        return count
+
+    # -- the end of the loop turn -----------------------------------------------------------
+
+    def queue(self, connection: Connection) -> None:
+        """Note that a connection has something to flush in this loop turn."""
+        self._dirty.append(connection)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write every outbox that got something: one write per socket."""
+        self._scheduled = False
+        now = self._clock()
+        if self._held or now - self._trusted_at > PAUSE_SECONDS:
+            return
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            self._flush_one(connection, now)
+        self._observe()
+
+    def writable(self, connection: Connection) -> None:
+        """A client that was behind reads again: send what waits for it."""
+        if connection in self._hub.behind:
+            self._hub.behind.discard(connection)
+            connection.behind_since = None
+            self.queue(connection)
+            self._tell_accepted()
+
+    def _flush_one(self, connection: Connection, now: float) -> None:
+        connection.flush(now)
+        if connection.behind_since is not None:
+            self._hub.behind.add(connection)
+
+    def _observe(self) -> None:
+        timings, self._timings = self._timings, []
+        now_ns = self._wall_ns()
+        for stored_ns, count in timings:
+            self._tally.observe_latency(max(0, now_ns - stored_ns) / 1e9, count)
+
+    def _tell_accepted(self) -> None:
+        for callback in self._on_accepted:
+            callback()
+
+    # -- a process that stood still ---------------------------------------------------------
+
+    def trust(self, now: float) -> None:
+        """Say that the loop turns and the sessions are known to be ours; several times a second."""
+        self._trusted_at = now
+
+    def hold(self) -> None:
+        """Write nothing until :meth:`release`: the sessions may be somebody else's by now."""
+        self._held = True
+
+    def release(self) -> None:
+        """Go on writing."""
+        self._held = False
+        self._trusted_at = self._clock()
+        self.flush()

@@ -1,0 +1,217 @@
+"""The one timer for all connections: pings, signs of life, slow clients, ending tokens.
+
+Every connection is looked at once in a round of about a second. A round is cut into slices, so
+that many thousand connections never hold the loop up at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Self
+
+import structlog
+
+from daisi_ws.app.connection import Connection, State
+from daisi_ws.app.hub import Hub
+from daisi_ws.config import Config
+from daisi_ws.domain import frames
+from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.wire import ping_frame
+from daisi_ws.metrics import Metrics
+
+log = structlog.get_logger()
+
+ROUND_SECONDS: Final = 1.0
+SLICES: Final = 10
+LATE_SECONDS: Final = 1.0
+"""A tick later than this was held up by this process: nobody is blamed for that time."""
+
+_PING: Final = ping_frame()
+_PHASES: Final = 1009
+
+
+@dataclass(frozen=True, slots=True)
+class HeartSettings:
+    """What the configuration says about living connections, all in seconds.
+
+    :param slow_after: behind for longer, a client counts as slow.
+    :param slow_close: behind for longer, it is closed.
+    :param write_timeout: its socket takes no byte for longer, it is closed.
+    :param expiry_warning: 0 for no warning.
+    """
+
+    ping_interval: float
+    pong_wait: float
+    slow_after: float
+    slow_close: float
+    write_timeout: float
+    expiry_warning: float
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Take the settings from a checked configuration."""
+        app = config.app
+        return cls(
+            ping_interval=app.ping_interval_seconds,
+            pong_wait=app.pong_wait_seconds,
+            slow_after=app.websocket_slow_client_latency_ms / 1000,
+            slow_close=app.websocket_slow_client_disconnect_threshold_ms / 1000,
+            write_timeout=app.write_timeout_seconds,
+            expiry_warning=app.token_expiry_warning_seconds,
+        )
+
+
+@dataclass(slots=True)
+class _Behind:
+    """A client that is behind: when its backlog last shrank, and whether it was called slow."""
+
+    backlog: int
+    moved_at: float
+    slow: bool = False
+
+
+class Heart:
+    """Looks after the connections of a hub.
+
+    :param settings: read in each tick, so that changes apply.
+    :param clock: monotonic seconds; `wall_clock`: Unix time in seconds.
+    :param slices: ticks in a round.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        settings: Callable[[], HeartSettings],
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        *,
+        slices: int = SLICES,
+    ) -> None:
+        self._hub = hub
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._slices = slices
+        self._slice = 0
+        self._round: list[Connection] = []
+        self._round_at = self._previous_round_at = self._due = clock()
+        self._capacity = self._used = 0
+        self._warned: dict[Connection, float] = {}
+        self._behind: dict[Connection, _Behind] = {}
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        self._due = self._clock()
+        while True:
+            self.tick()
+            await asyncio.sleep(max(0.0, self._due - self._clock()))
+
+    def tick(self) -> None:
+        """Look at the next slice of the round, and at every client that is behind."""
+        now, settings = self._clock(), self._settings()
+        late = now - self._due
+        if late > LATE_SECONDS:
+            self._forgive(late, now)
+        self._due = now + min(ROUND_SECONDS, settings.ping_interval) / self._slices
+        if self._slice == 0:
+            self._begin_round(now)
+        wall = self._wall_clock()
+        for connection in self._round[self._slice :: self._slices]:
+            if connection.state is State.OPEN:
+                self._look(connection, now, wall, settings)
+        self._look_behind(now, settings)
+        self._slice = (self._slice + 1) % self._slices
+        if self._slice == 0:
+            self._end_round()
+
+    def _forgive(self, late: float, now: float) -> None:
+        log.warning("loop stood still", seconds=round(late, 3))
+        for connection in self._hub.connections():
+            connection.last_seen = min(now, connection.last_seen + late)
+            if connection.behind_since is not None:
+                connection.behind_since = min(now, connection.behind_since + late)
+        for behind in self._behind.values():
+            behind.moved_at = min(now, behind.moved_at + late)
+
+    def _begin_round(self, now: float) -> None:
+        self._previous_round_at, self._round_at = self._round_at, now
+        self._round = self._hub.connections()
+        self._capacity = self._used = 0
+
+    def _look(
+        self, connection: Connection, now: float, wall: float, settings: HeartSettings
+    ) -> None:
+        self._capacity += connection.outbox.max_count
+        self._used += len(connection.outbox)
+        if now - connection.last_seen > settings.pong_wait:
+            connection.close(CloseReason.PONG_TIMEOUT)
+            return
+        remaining = connection.principal.expires_at - wall
+        if remaining <= 0:
+            connection.close(CloseReason.TOKEN_EXPIRED)
+            return
+        if remaining <= settings.expiry_warning:
+            self._warn(connection, remaining)
+        if connection.sink is not None and self._ping_due(connection, settings.ping_interval):
+            connection.sink.write(_PING)
+
+    def _ping_due(self, connection: Connection, interval: float) -> bool:
+        # Each connection has a phase of its own: those that came together are not pinged together.
+        phase = (id(connection) >> 4) % _PHASES / _PHASES * interval
+        last = (self._previous_round_at + phase) // interval
+        return (self._round_at + phase) // interval != last
+
+    def _warn(self, connection: Connection, remaining: float) -> None:
+        expires_at = connection.principal.expires_at
+        if self._warned.get(connection) == expires_at:
+            return
+        self._warned[connection] = expires_at
+        self._metrics.tally.other_sent += 1
+        connection.send(frames.token_expiring(remaining))
+
+    def _look_behind(self, now: float, settings: HeartSettings) -> None:
+        for connection in self._behind.keys() - self._hub.behind:
+            del self._behind[connection]
+        for connection in list(self._hub.behind):
+            sink, since = connection.sink, connection.behind_since
+            if connection.state is not State.OPEN or sink is None or since is None:
+                continue
+            backlog = sink.backlog()
+            behind = self._behind.setdefault(connection, _Behind(backlog, since))
+            if backlog < behind.backlog:
+                behind.backlog, behind.moved_at = backlog, now
+            if now - since > settings.slow_close or now - behind.moved_at > settings.write_timeout:
+                connection.close(CloseReason.TOO_SLOW)
+            elif now - since > settings.slow_after and not behind.slow:
+                behind.slow = True
+                self._tell_slow(connection, backlog, now - since)
+
+    def _tell_slow(self, connection: Connection, backlog: int, seconds: float) -> None:
+        principal = connection.principal
+        log.warning(
+            "client is slow",
+            request_id=connection.request_id,
+            kind=principal.kind,
+            company_id=principal.company_id,
+            agent_id=principal.agent_id,
+            **{f"{principal.kind}_id": principal.principal_id},
+            behind_seconds=round(seconds, 3),
+            backlog_bytes=backlog,
+            waiting=len(connection.outbox),
+            dropped=connection.dropped,
+        )
+
+    def _end_round(self) -> None:
+        self._round = []
+        self._warned = {c: at for c, at in self._warned.items() if c.state is State.OPEN}
+        metrics = self._metrics
+        for kind, count in self._hub.counts().items():
+            metrics.active_connections.labels(kind).set(count)
+        metrics.buffer_capacity.set(self._capacity)
+        metrics.buffer_used.set(self._used)
+        metrics.slow_clients.set(sum(behind.slow for behind in self._behind.values()))

@@ -1,0 +1,94 @@
+"""Who is connected here, and who wants what: the index of a pod's connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from daisi_ws.app.connection import Connection
+from daisi_ws.domain.subjects import Address
+
+
+class Hub:
+    """Connections by interest, by identity and by ID. `add`/`remove` tell whether the pod's
+    interests changed; gauges are read from the index."""
+
+    def __init__(self) -> None:
+        self._wanting: dict[str, dict[Connection, None]] = {}
+        self._sessions: dict[str, Connection] = {}
+        self._all: dict[str, Connection] = {}
+        self.behind: set[Connection] = set()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def join(self, connection: Connection) -> None:
+        """Add a connection (without interests)."""
+        self._all[connection.connection_id] = connection
+
+    def leave(self, connection: Connection) -> list[str]:
+        """Remove a connection; return the interests that nobody here has any more."""
+        self._all.pop(connection.connection_id, None)
+        self.behind.discard(connection)
+        if self._sessions.get(connection.principal.identity) is connection:
+            del self._sessions[connection.principal.identity]
+        return [i for i in list(connection.interests) if self.remove(connection, i)]
+
+    def own_session(self, connection: Connection) -> None:
+        """Make this the connection of its identity here."""
+        self._sessions[connection.principal.identity] = connection
+
+    def session(self, identity: str) -> Connection | None:
+        """Return the connection of an identity here."""
+        return self._sessions.get(identity)
+
+    def add(self, connection: Connection, interest: str) -> bool:
+        """Subscribe a connection; True if it is the first here to want this."""
+        wanting = self._wanting.setdefault(interest, {})
+        first = not wanting
+        wanting[connection] = None
+        connection.interests.add(interest)
+        return first
+
+    def remove(self, connection: Connection, interest: str) -> bool:
+        """Unsubscribe a connection; True if it was the last here to want this."""
+        connection.interests.discard(interest)
+        wanting = self._wanting.get(interest)
+        if wanting is None or connection not in wanting:
+            return False
+        del wanting[connection]
+        if wanting:
+            return False
+        del self._wanting[interest]
+        return True
+
+    def wanted(self, interest: str) -> bool:
+        """Tell whether any connection here wants this."""
+        return interest in self._wanting
+
+    def interests(self) -> list[str]:
+        """Return everything wanted here."""
+        return list(self._wanting)
+
+    def match(self, address: Address) -> Iterable[Connection]:
+        """Return the connections that want an event: the one predicate of delivery."""
+        if len(address.interests) == 1:
+            return self._wanting.get(address.subject, ())
+        matched: dict[Connection, None] = {}
+        for interest in address.interests:
+            wanting = self._wanting.get(interest)
+            if wanting:
+                matched.update(wanting)
+        return matched
+
+    def connections(self) -> list[Connection]:
+        """Return all connections."""
+        return list(self._all.values())
+
+    def sessions(self) -> list[Connection]:
+        """Return the connections that own their identity's session here."""
+        return list(self._sessions.values())
+
+    def counts(self) -> dict[str, int]:
+        """Return how many connections there are of each kind."""
+        admins = sum(c.principal.kind == "admin" for c in self._all.values())
+        return {"user": len(self._all) - admins, "admin": admins}

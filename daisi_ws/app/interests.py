@@ -1,0 +1,233 @@
+"""What this pod's connections want: registered once per pod, and from where it is complete.
+
+A client that is told `ready` (or `done`) must not miss the next event, although the reader
+caches routes. So the pod adds its route, reads after that (same round trip) who the reader is,
+tells it, and waits for its word: the barrier. All additions of one loop turn share both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from daisi_ws.app.connection import Connection
+from daisi_ws.app.delivery import Delivery
+from daisi_ws.app.hub import Hub
+from daisi_ws.app.ingest import Ingest
+from daisi_ws.app.ports import Peers, Pods, ReaderRecord, Routes
+from daisi_ws.domain.errors import SubscriptionFailure, Unavailable
+
+_ASK_AGAIN_SECONDS: Final = 0.05
+_ONE_ANSWER_SECONDS: Final = 1.0
+_UNSERVED_SECONDS: Final = 10.0
+_REMEMBERED: Final = 10_000
+
+log = structlog.get_logger(__name__)
+
+
+class Interests:
+    """The routes of this pod.
+
+    :param timeout: getter of the seconds within which an addition must be complete.
+    :param route_ttl: TTL in seconds of an interest's route, given when it was last asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        pod_id: str,
+        shared: bool,
+        hub: Hub,
+        delivery: Delivery,
+        ingest: Ingest,
+        routes: Routes,
+        peers: Peers,
+        pods: Pods,
+        timeout: Callable[[], float],
+        route_ttl: Callable[[str, float], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pod_id = pod_id
+        self._shared = shared
+        self._hub = hub
+        self._delivery = delivery
+        self._ingest = ingest
+        self._routes = routes
+        self._peers = peers
+        self._pods = pods
+        self._timeout = timeout
+        self._route_ttl = route_ttl
+        self._clock = clock
+        self._asked_at: dict[str, float] = {}
+        self._adding: dict[str, asyncio.Future[int]] = {}
+        self._new: list[str] = []
+        self._removing: set[str] = set()
+        self._unserved_until: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+
+    async def want(self, connection: Connection, interest: str) -> int:
+        """Subscribe a connection; return the sequence after which it is complete.
+
+        :raises SubscriptionFailure: the reader could not be told in time.
+        :raises Unavailable: Redis is away.
+        """
+        self._hub.add(connection, interest)
+        adding = self._adding.get(interest)
+        if adding is None:
+            if interest in self._removing:
+                self._removing.discard(interest)
+                self._asked_at[interest] = self._clock()
+            if interest in self._asked_at:
+                self._asked_at[interest] = self._clock()
+                return self._delivery.mark
+            adding = self._adding[interest] = asyncio.get_running_loop().create_future()
+            self._new.append(interest)
+            self._schedule()
+        return await asyncio.shield(adding)
+
+    def unwanted(self, interests: Sequence[str]) -> None:
+        """Deregister interests that no connection here has any more."""
+        gone = [i for i in interests if i in self._asked_at and not self._hub.wanted(i)]
+        for interest in gone:
+            del self._asked_at[interest]
+            self._removing.add(interest)
+        if gone:
+            self._schedule()
+
+    def unserved(self, interest: str) -> None:
+        """An event came for an interest nobody here has: take this pod out of its route."""
+        if interest in self._asked_at or interest in self._adding:
+            return
+        now = self._clock()
+        if now < self._unserved_until.get(interest, 0.0):
+            return
+        if len(self._unserved_until) > _REMEMBERED:
+            self._unserved_until.clear()
+        self._unserved_until[interest] = now + _UNSERVED_SECONDS
+        self._removing.add(interest)
+        self._schedule()
+
+    async def renew(self) -> None:
+        """Register everything again, with fresh TTLs.
+
+        :raises Unavailable: Redis is away.
+        """
+        renewed = [(i, self._route_ttl(i, at)) for i, at in self._asked_at.items()]
+        await self._routes.renew(renewed)
+
+    async def settle(self) -> int:
+        """Register everything again and tell the reader; return from where it is complete.
+
+        :raises SubscriptionFailure: the reader could not be told in time.
+        :raises Unavailable: Redis is away.
+        """
+        await self.renew()
+        reader = await self._pods.reader()
+        return await self._barrier(list(self._asked_at), reader, [])
+
+    def live(self) -> list[str]:
+        """Return the interests that are registered."""
+        return list(self._asked_at)
+
+    async def aclose(self) -> None:
+        """Deregister everything, in one round trip."""
+        for task in self._tasks:
+            task.cancel()
+        gone = {*self._asked_at, *self._adding, *self._removing}
+        self._asked_at.clear()
+        try:
+            await self._routes.remove(sorted(gone))
+        except Unavailable as problem:
+            log.warning("routes not handed back, they expire", problem=str(problem))
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._start)
+
+    def _start(self) -> None:
+        self._scheduled = False
+        added, self._new = self._new, []
+        removed, self._removing = sorted(self._removing), set()
+        task = asyncio.create_task(self._register(added, removed), name="register routes")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _register(self, added: list[str], removed: list[str]) -> None:
+        try:
+            if not added:
+                await self._routes.remove(removed)
+                return
+            async with asyncio.timeout(self._timeout()):
+                reader, pods = await self._routes.add(added, removed)
+                position = await self._barrier(added, reader, pods)
+        except TimeoutError:
+            problem = "the reader of the stream did not answer in time; try again"
+            self._fail(added, SubscriptionFailure("not subscribed", details=problem))
+        except (Unavailable, SubscriptionFailure) as error:
+            self._fail(added, error)
+        else:
+            self._succeed(added, position)
+
+    def _succeed(self, added: list[str], position: int) -> None:
+        now = self._clock()
+        for interest in added:
+            self._asked_at[interest] = now
+            self._adding.pop(interest).set_result(position)
+        self.unwanted(added)
+
+    def _fail(self, added: list[str], error: Exception) -> None:
+        for interest in added:
+            future = self._adding.pop(interest)
+            future.set_exception(error)
+            future.exception()
+            self.unserved(interest)
+
+    async def _barrier(
+        self, interests: list[str], reader: ReaderRecord | None, pods: list[str]
+    ) -> int:
+        if self._shared:
+            await asyncio.gather(*(self._tell(pod, interests) for pod in pods))
+            return self._delivery.mark
+        while reader is not None:
+            where = await self._ask(reader, interests)
+            if where is not None:
+                return max(where, self._delivery.mark)
+            if not (await self._pods.leases([reader.pod_id]))[0]:
+                # It cannot know of us, so nothing it may still push is complete for us.
+                self._delivery.fence(reader.epoch + 1)
+                return self._delivery.mark
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            reader = await self._pods.reader()
+        return self._delivery.mark
+
+    async def _ask(self, reader: ReaderRecord, interests: list[str]) -> int | None:
+        if reader.pod_id == self._pod_id:
+            where = self._ingest.barrier(interests)
+        else:
+            try:
+                where = await self._peers.barrier(reader.pod_id, interests, _ONE_ANSWER_SECONDS)
+            except Unavailable:
+                return None
+        if where is None:
+            return None
+        self._delivery.fence(where.epoch)
+        return where.seq
+
+    async def _tell(self, pod_id: str, interests: list[str]) -> None:
+        if pod_id == self._pod_id:
+            self._ingest.barrier(interests)
+            return
+        while True:
+            try:
+                await self._peers.barrier(pod_id, interests, _ONE_ANSWER_SECONDS)
+            except Unavailable:
+                if not (await self._pods.leases([pod_id]))[0]:
+                    return
+            else:
+                return

@@ -1,0 +1,228 @@
+"""This pod among the others: its lease, who lives, and what to do after an absence.
+
+Three things can have happened while this pod was stopped, cut off, or Redis was away:
+
+- its lease ended: others took it for dead and push nothing to it any more. It registers again
+  and reads what it missed from the stream itself, before it accepts anything new;
+- Redis came back empty (a new *incarnation* of its data): every pod registers all it serves
+  again, and until it has, whoever reads the stream gives it every event;
+- another pod became the reader: `Ingest` finds out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from daisi_ws.app.delivery import Delivery
+from daisi_ws.app.hub import Hub
+from daisi_ws.app.ingest import Ingest, Reading
+from daisi_ws.app.interests import Interests
+from daisi_ws.app.ports import Peers, PodRecord, Pods, Routes, Stream
+from daisi_ws.app.route import Router
+from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.errors import SubscriptionFailure, Unavailable
+from daisi_ws.domain.packets import Item
+from daisi_ws.domain import subjects
+from daisi_ws.domain.event import NotAnEvent, event_text
+from daisi_ws.metrics import Metrics
+
+MAX_CATCH_UP: Final = 100_000
+"""Events of the stream; a pod that missed more closes its clients, who then resume."""
+
+log = structlog.get_logger(__name__)
+
+
+class Membership:
+    """Keeps the lease and the view of the others.
+
+    :param record: makes this pod's record as of now; its incarnation is filled in here.
+    :param reassert: sets this pod's session locks again where they are missing.
+    :param lease: getter of the lease in seconds; `refresh`: of the seconds between refreshes.
+    """
+
+    def __init__(
+        self,
+        *,
+        record: Callable[[], PodRecord],
+        pods: Pods,
+        routes: Routes,
+        peers: Peers,
+        router: Router,
+        interests: Interests,
+        ingest: Ingest,
+        delivery: Delivery,
+        stream: Stream,
+        hub: Hub,
+        metrics: Metrics,
+        reassert: Callable[[], Awaitable[bool]],
+        lease: Callable[[], float],
+        refresh: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._record = record
+        self._pods = pods
+        self._routes = routes
+        self._peers = peers
+        self._router = router
+        self._interests = interests
+        self._ingest = ingest
+        self._delivery = delivery
+        self._stream = stream
+        self._hub = hub
+        self._metrics = metrics
+        self._reassert = reassert
+        self._lease = lease
+        self._refresh = refresh
+        self._clock = clock
+        self._incarnation = ""
+        self._steady_since = clock()
+        self._registered = False
+        self._wake = asyncio.Event()
+        self.known: dict[str, PodRecord] = {}
+        self.refreshed_at: float | None = None
+
+    async def join(self) -> None:
+        """Register for the first time.
+
+        :raises Unavailable: Redis is away.
+        """
+        await self._tick()
+
+    async def run(self) -> None:
+        """Refresh until cancelled."""
+        while True:
+            try:
+                await self._tick()
+            except Unavailable:
+                self._steady_since = self._clock()
+                self.look_around()
+            self._wake.clear()
+            pause = min(self._refresh(), 0.5) if self._peers.pending() else self._refresh()
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause)
+            except TimeoutError:
+                continue
+
+    def wake(self) -> None:
+        """Refresh now: Redis is back, or this pod stood still."""
+        self._wake.set()
+
+    async def leave(self) -> None:
+        """End the lease."""
+        record = self._record()
+        await self._pods.remove(record.pod_id)
+
+    async def address_of(self, pod_id: str) -> str | None:
+        """Return where a pod's gRPC server listens; None without a lease.
+
+        :raises Unavailable: Redis is away and the pod is not known here.
+        """
+        known = self.known.get(pod_id)
+        if known is not None:
+            return known.address
+        record = await self._pods.get(pod_id)
+        return None if record is None else record.address
+
+    def look_around(self) -> None:
+        """Tell the router who lives, and who must be given every event for now."""
+        if self._routes.tracking:
+            unsettled = [p for p, r in self.known.items() if r.incarnation != self._incarnation]
+        else:
+            unsettled = list(self.known)
+        self._router.settle(self.known, unsettled)
+        if self._ingest.state is Reading.READER:
+            self._peers.keep(list(self.known))
+
+    # -- one refresh ----------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        incarnation = await self._pods.incarnation()
+        if incarnation != self._incarnation:
+            await self._register_all(incarnation)
+        record = msgspec.structs.replace(self._record(), incarnation=self._incarnation)
+        had_lease = await self._pods.refresh(record)
+        if not had_lease and self._registered:
+            await self._come_back()
+        self._registered = True
+        await self._ingest.verify()
+        await self._see_others(record.pod_id)
+        self.refreshed_at = self._clock()
+
+    async def _register_all(self, incarnation: str) -> None:
+        if self._incarnation:
+            log.warning("redis came back with other data: registering again")
+        self._steady_since = self._clock()
+        await self._interests.renew()
+        if not await self._reassert():
+            raise Unavailable("the session locks could not be set again")
+        # What others know of us in the old data is void with it: they give us every event.
+        self._registered = False
+        self._incarnation = incarnation
+
+    async def _see_others(self, own: str) -> None:
+        seen = {r.pod_id: r for r in await self._pods.records() if r.pod_id != own}
+        for pod_id in self.known.keys() - seen.keys():
+            if self._steady():
+                del self.known[pod_id]
+        self.known.update(seen)
+        for pod_id in self._peers.pending():
+            if pod_id not in self.known and self._steady():
+                await self._bury(pod_id)
+        self.look_around()
+
+    def _steady(self) -> bool:
+        """Tell whether Redis has been there long enough for every living pod to have a lease."""
+        return self._clock() - self._steady_since > self._lease()
+
+    async def _bury(self, pod_id: str) -> None:
+        log.warning("pod is gone", pod=pod_id)
+        self._peers.drop(pod_id)
+        for interest in self._router.forget_pod(pod_id):
+            await self._routes.forget_pod(interest, pod_id)
+
+    # -- coming back ----------------------------------------------------------------------------
+
+    async def _come_back(self) -> None:
+        """Others took this pod for dead: register again, and read what was missed."""
+        missed_after = self._delivery.mark
+        log.warning("the lease had ended: catching up", after=missed_after)
+        self._delivery.shut(True)
+        try:
+            await self._reassert()
+            # What nobody read for us since is acknowledged; the rest the next reader reads again.
+            position = max(await self._interests.settle(), await self._stream.ack_floor())
+            events = await self._catch_up(missed_after, position)
+        except (SubscriptionFailure, Unavailable, OverflowError) as error:
+            self._metrics.catch_ups.labels("failed").inc()
+            log.error("could not catch up: closing all clients", problem=str(error))
+            for connection in self._hub.connections():
+                connection.close(CloseReason.GOING_AWAY)
+        else:
+            self._metrics.catch_ups.labels("complete").inc()
+            log.info("caught up", events=events, upto=position)
+        finally:
+            self._delivery.shut(False)
+
+    async def _catch_up(self, after: int, upto: int) -> int:
+        if upto - after > MAX_CATCH_UP:
+            raise OverflowError(f"{upto - after} events missed, at most {MAX_CATCH_UP} are read")
+        if upto <= after or self._ingest.state is Reading.READER:
+            return 0
+        items = []
+        for message in await self._stream.read(after, upto):
+            address = subjects.parse(message.subject)
+            if address is None or not self._hub.match(address):
+                continue
+            try:
+                text = event_text(address, message.data, message.seq)
+            except NotAnEvent:
+                continue
+            items.append(Item(message.seq, message.stored_ns, message.subject, text))
+        self._delivery.accept(self._delivery.epoch, self._delivery.stream, upto, items)
+        return len(items)

@@ -1,0 +1,296 @@
+"""The wiring of a worker: every part of a pod, read top to bottom.
+
+Only here are concrete adapters named.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from daisi_ws import __version__
+from daisi_ws.adapters.client_tls import client_context
+from daisi_ws.adapters.grpc_server import GrpcServer, ServerSettings
+from daisi_ws.adapters.http_protocol import HttpSettings
+from daisi_ws.adapters.http_server import HttpServer
+from daisi_ws.adapters.kills_redis import KillsRedis
+from daisi_ws.adapters.locks_redis import LocksRedis
+from daisi_ws.adapters.nats_connection import NatsConnection, NatsSettings
+from daisi_ws.adapters.nats_consumer import NatsConsumer
+from daisi_ws.adapters.nats_stream import JetStream
+from daisi_ws.adapters.peer_context import PeerSettings
+from daisi_ws.adapters.peers_grpc import PeersGrpc
+from daisi_ws.adapters.pods_redis import PodsRedis
+from daisi_ws.adapters.redis_connect import connection_factory
+from daisi_ws.adapters.redis_link import RedisLink
+from daisi_ws.adapters.routes_redis import RoutesRedis
+from daisi_ws.adapters.token_cache_redis import RedisTokenCache
+from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
+from daisi_ws.app.admit import Admission
+from daisi_ws.app.authenticate import Authenticator
+from daisi_ws.app.delivery import Delivery
+from daisi_ws.app.health import Health, Part
+from daisi_ws.app.heart import Heart, HeartSettings
+from daisi_ws.app.hub import Hub
+from daisi_ws.app.inbound import Inbound
+from daisi_ws.app.ingest import Ingest
+from daisi_ws.app.interests import Interests
+from daisi_ws.app.membership import Membership
+from daisi_ws.app.ports import PodRecord
+from daisi_ws.app.pulse import Pulse
+from daisi_ws.app.renew import Renewal
+from daisi_ws.app.route import Router
+from daisi_ws.app.takeover import Takeover
+from daisi_ws.app.token_ports import TokenCache, TokenCodec
+from daisi_ws.domain.consumer import ConsumerSettings
+from daisi_ws.domain.outbox import Outbox
+from daisi_ws.domain.principal import Kind
+from daisi_ws.domain.slots import WorkerContext
+from daisi_ws.domain.ttl import adaptive_ttl
+from daisi_ws.metrics import Metrics
+from daisi_ws.worker.address import advertised_host, host_port
+from daisi_ws.worker.figures import Figures
+from daisi_ws.worker.live import LiveConfig
+
+
+class Parts:
+    """All parts of one pod, connected but not started. Nothing here does I/O."""
+
+    def __init__(self, live: LiveConfig, context: WorkerContext) -> None:
+        config = live()
+        self._live = live
+        self._config = config
+        self._context = context
+        self._shared = config.nats.consumer_mode == "shared"
+        self._started = time.time()
+        self.figures = Figures()
+        self._address = host_port(advertised_host(config), context.grpc_port)
+        self.metrics = Metrics()
+        self.hub = Hub()
+        self.delivery = Delivery(self.hub, self.metrics)
+        self._make_redis()
+        self._make_stream()
+        self._make_peers()
+        self._make_use_cases()
+        self._make_servers()
+
+    # -- what there is --------------------------------------------------------------------------
+
+    def _make_redis(self) -> None:
+        config, live, pod_id = self._config, self._live, self._context.pod_id
+        stream = config.nats.stream_name
+        self.link = RedisLink(connection_factory(config.redis), config.redis.timeout_ms / 1000)
+        self.pods = PodsRedis(self.link, stream, config.app.pod_lease_seconds)
+        self.routes = RoutesRedis(
+            self.link, pod_id, stream, lambda: live().app.route_ttl_seconds, self._shared
+        )
+        self.locks = LocksRedis(self.link)
+        self.kills = KillsRedis(self.link)
+
+    def _make_stream(self) -> None:
+        nats, app = self._config.nats, self._config.app
+        settings = NatsSettings(
+            url=nats.url,
+            username=nats.username,
+            password=nats.password,
+            token=nats.token,
+            credentials_file=nats.credentials_file,
+            tls=client_context(nats.tls),
+            ping_interval_seconds=nats.ping_interval_seconds,
+        )
+        self.nats = NatsConnection(settings, name=self._context.pod_id)
+        self.jetstream = JetStream(
+            self.nats, nats.stream_name, bool(nats.create_stream), nats.dead_letter_subject
+        )
+        consumer = ConsumerSettings(
+            name=nats.consumer_name,
+            mode=nats.consumer_mode,
+            ack_wait=app.nats_ack_wait_seconds,
+            max_ack_pending=app.nats_max_ack_pending,
+            priority_timeout=nats.priority_timeout_seconds,
+        )
+        self.stream = NatsConsumer(
+            self.nats, self.jetstream, consumer, nats.max_outstanding, lambda: self.delivery.mark
+        )
+
+    def _make_peers(self) -> None:
+        self.router = Router(self.routes, self._context.pod_id, self.metrics.tally)
+        self.peers = PeersGrpc(
+            self._context.pod_id,
+            self._address_of,
+            PeerSettings.from_config(self._config),
+            self.metrics,
+            lease_gone=lambda _: self.membership.wake(),
+        )
+        self.ingest = Ingest(
+            pod_id=self._context.pod_id,
+            shared=self._shared,
+            stream=self.stream,
+            router=self.router,
+            delivery=self.delivery,
+            peers=self.peers,
+            pods=self.pods,
+            metrics=self.metrics,
+            wall=time.time,
+        )
+
+    def _make_use_cases(self) -> None:
+        live, pod_id, app = self._live, self._context.pod_id, self._config.app
+        self.interests = Interests(
+            pod_id=pod_id,
+            shared=self._shared,
+            hub=self.hub,
+            delivery=self.delivery,
+            ingest=self.ingest,
+            routes=self.routes,
+            peers=self.peers,
+            pods=self.pods,
+            timeout=lambda: live().app.barrier_timeout_seconds,
+            route_ttl=self._route_ttl,
+        )
+        self.sessions = Takeover(
+            hub=self.hub,
+            locks=self.locks,
+            kills=self.kills,
+            peers=self.peers,
+            pod_id=pod_id,
+            config=live,
+            metrics=self.metrics,
+        )
+        self.kills.listen(self.sessions.on_kill)
+        self.renewal = Renewal(self.hub, self.locks, live)
+        self.membership = Membership(
+            record=self._record,
+            pods=self.pods,
+            routes=self.routes,
+            peers=self.peers,
+            router=self.router,
+            interests=self.interests,
+            ingest=self.ingest,
+            delivery=self.delivery,
+            stream=self.stream,
+            hub=self.hub,
+            metrics=self.metrics,
+            reassert=self.renewal.verify_now,
+            lease=lambda: app.pod_lease_seconds,
+            refresh=lambda: live().app.pod_lease_refresh_seconds,
+        )
+        self.pulse = Pulse(
+            delivery=self.delivery,
+            ingest=self.ingest,
+            metrics=self.metrics,
+            verify_sessions=self.renewal.verify_now,
+            wake=self.membership.wake,
+        )
+        self.heart = Heart(
+            self.hub, lambda: HeartSettings.from_config(live()), self.metrics
+        )
+
+    def _make_servers(self) -> None:
+        live, auth = self._live, self._config.auth
+        codecs: dict[Kind, TokenCodec] = {
+            "user": AesGcmTokenCodec(auth.token_aes_key),
+            "admin": AesGcmTokenCodec(auth.admin_token_aes_key),
+        }
+        caches: dict[Kind, TokenCache] = {
+            "user": RedisTokenCache(self.link, "user", auth.token_aes_key),
+            "admin": RedisTokenCache(self.link, "admin", auth.admin_token_aes_key),
+        }
+        self.authenticator = Authenticator(
+            config=live, codecs=codecs, caches=caches, metrics=self.metrics
+        )
+        self.admission = Admission(
+            pod_id=self._context.pod_id,
+            hub=self.hub,
+            delivery=self.delivery,
+            interests=self.interests,
+            sessions=self.sessions,
+            tokens=self.authenticator,
+            outbox=self._outbox,
+            timeout=lambda: live().app.connect_timeout_seconds,
+        )
+        self.health = Health(
+            self._context.pod_id,
+            [
+                Part("nats", self._nats_problem),
+                Part("redis", self._redis_problem),
+                Part("grpc", self._grpc_problem),
+            ],
+        )
+        self.http = HttpServer(
+            settings=lambda: HttpSettings.from_config(live()),
+            authenticator=self.authenticator,
+            gateway=self.admission,
+            probes=self.health,
+            metrics=self.metrics,
+            writable=self.delivery.writable,
+        )
+        inbound = Inbound(
+            hub=self.hub,
+            delivery=self.delivery,
+            tally=self.metrics.tally,
+            barrier=self.ingest.barrier,
+            displace=self.sessions.displace,
+            unserved=self.interests.unserved,
+            clock=time.monotonic,
+        )
+        self.grpc = GrpcServer(inbound, ServerSettings.from_config(self._config), self.metrics)
+        self.delivery.on_accepted(self.grpc.accepted_changed)
+
+    def _outbox(self) -> Outbox:
+        app = self._live().app
+        return Outbox(
+            app.websocket_message_buffer_size,
+            app.websocket_max_buffer_bytes,
+            app.websocket_backpressure_drop_policy,
+        )
+
+    def _route_ttl(self, interest: str, asked_at: float) -> float:
+        config = self._live()
+        bounds = config.adaptive_ttl.message_route
+        if not bounds.enabled or ".messages." not in interest:
+            return config.app.route_ttl_seconds
+        return adaptive_ttl(
+            time.monotonic() - asked_at,
+            shortest=bounds.min_seconds,
+            longest=bounds.max_seconds,
+            threshold=bounds.activity_threshold_seconds,
+        )
+
+    def _record(self) -> PodRecord:
+        figures = self.figures
+        return PodRecord(
+            pod_id=self._context.pod_id,
+            host=self._config.server.pod_id,
+            slot=self._context.slot,
+            generation=self._context.generation,
+            address=self._address,
+            http_port=self._context.listener.getsockname()[1],
+            started=self._started,
+            version=__version__,
+            pid=os.getpid(),
+            connections=len(self.hub),
+            ready=not self.health.problems(),
+            events=figures.events,
+            deliveries=figures.deliveries,
+            p50_ms=figures.p50_ms,
+            p99_ms=figures.p99_ms,
+        )
+
+    async def _address_of(self, pod_id: str) -> str | None:
+        return await self.membership.address_of(pod_id)
+
+    # -- what can be wrong ------------------------------------------------------------------------
+
+    def _nats_problem(self) -> str:
+        if not self.nats.up:
+            return f"no connection: {self.nats.problem}"
+        return "" if self.stream.bound else self.stream.problem or "no consumer yet"
+
+    def _redis_problem(self) -> str:
+        if not self.link.up:
+            return f"no connection: {self.link.problem}"
+        return "" if self.membership.refreshed_at is not None else "not registered yet"
+
+    def _grpc_problem(self) -> str:
+        return "" if self.grpc.serving else "not serving"
