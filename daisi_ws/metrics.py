@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
@@ -32,7 +31,9 @@ def use_identifier(identifier: str) -> None:
     :param identifier: slot and lane, `0a`. Without it every killed worker leaves its files.
     """
     if MULTIPROC_DIR in os.environ:
-        values.ValueClass = values.MultiProcessValue(process_identifier=lambda: identifier)
+        values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
+            process_identifier=lambda: identifier
+        )
 
 
 class Tally:
@@ -146,7 +147,10 @@ class Metrics:
             "auth_failure", "Refused keys and tokens.", "type", "reason"
         )
         self.cache = self._counter(
-            "cache_lookups", "Look-ups in caches, by outcome (hit, miss, error).", "cache", "outcome"
+            "cache_lookups",
+            "Look-ups in caches, by outcome (hit, miss, error).",
+            "cache",
+            "outcome",
         )
         self.lock_attempts = self._counter(
             "session_lock_attempts", "Attempts at session locks.", "user_type", "lock_type"
@@ -247,5 +251,5 @@ class Metrics:
         if MULTIPROC_DIR not in os.environ:
             return generate_latest(self.registry)
         whole = CollectorRegistry()
-        MultiProcessCollector(whole, path=str(Path(os.environ[MULTIPROC_DIR])))
+        MultiProcessCollector(whole, path=os.environ[MULTIPROC_DIR])  # type: ignore[no-untyped-call]
         return generate_latest(whole)

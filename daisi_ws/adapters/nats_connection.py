@@ -135,10 +135,11 @@ class NatsConnection:
                 f"{API}.{subject}", json.dumps(body).encode() if body else b"", timeout=timeout
             )
         except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {str(error) or type(error).__name__}") from None
+            problem = str(error) or type(error).__name__
+            raise Unavailable(f"NATS does not answer: {problem}") from None
         reply: dict[str, Any] = json.loads(answer.data)
-        if problem := reply.get("error"):
-            raise ApiError(int(problem.get("err_code", 0)), str(problem.get("description", "")))
+        if refused := reply.get("error"):
+            raise ApiError(int(refused.get("err_code", 0)), str(refused.get("description", "")))
         return reply
 
     async def aclose(self) -> None:
@@ -190,4 +191,3 @@ class NatsConnection:
         log.error("nats closed the connection for good: connecting anew", problem=self.problem)
         self._client = Client()
         self.start()
-

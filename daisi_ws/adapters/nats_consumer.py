@@ -3,7 +3,8 @@
 `ordered`: a priority group with policy `pinned_client` (ADR-42): the server pins one pod and gives
 it everything, in stream order. The pin is lost unless a new pull arrives within the priority
 timeout, so the reader's pulls expire well under it. There is no reader before the first event:
-the pin comes with a message. `shared`: every pod pulls a part, or joins an existing push consumer's group.
+the pin comes with a message. `shared`: every pod pulls a
+part, or joins an existing push consumer's group.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class NatsConsumer:
         self.pulled_at: float | None = None
         self.problem = "not bound yet"
 
-    # -- life -----------------------------------------------------------------------------------
+    # -- life -------------------------------------------------------------------------------------
 
     @property
     def bound(self) -> bool:
@@ -191,7 +192,7 @@ class NatsConsumer:
         if consumer.shape(config) != consumer.shape(wanted):
             raise ConsumerMismatch(self._mismatch(config, wanted))
         if consumer.needs_update(config, wanted):
-            changed = {k: wanted[k] for k in wanted if k not in ("deliver_policy", "opt_start_seq")}
+            changed = {name: wanted[name] for name in wanted if name != "deliver_policy"}
             await self._create({**config, **changed}, "update")
         return config
 
@@ -211,7 +212,10 @@ class NatsConsumer:
             log.info("consumer made by another pod", consumer=self._settings.name)
         else:
             log.info("consumer made", consumer=self._settings.name, after=start_after or "new")
-        return (await self._connection.request(self._api("CONSUMER.INFO"), {}))["config"]
+        made: dict[str, Any] = (await self._connection.request(self._api("CONSUMER.INFO"), {}))[
+            "config"
+        ]
+        return made
 
     async def _create(self, config: dict[str, Any], action: str) -> None:
         body = {"stream_name": self._stream.name, "config": config, "action": action}
@@ -223,12 +227,13 @@ class NatsConsumer:
         return (
             f"the durable {self._settings.name} of stream {self._stream.name} is of another kind: "
             f"found {json.dumps(consumer.shape(found))}, "
-            f"nats.consumer_mode {self._settings.mode} needs {json.dumps(consumer.shape(wanted))}; "
-            "set nats.consumer_name to a name of its own, choose the other consumer_mode, or delete "
-            f"it (nats consumer rm {self._stream.name} {self._settings.name})"
+            f"nats.consumer_mode {self._settings.mode} needs "
+            f"{json.dumps(consumer.shape(wanted))}; "
+            "set nats.consumer_name to a name of its own, choose the other consumer_mode, or "
+            f"delete it (nats consumer rm {self._stream.name} {self._settings.name})"
         )
 
-    # -- keeping it going ---------------------------------------------------------------------------
+    # -- keeping it going -------------------------------------------------------------------------
 
     async def _keep(self) -> None:
         while True:
@@ -295,7 +300,7 @@ class NatsConsumer:
             if self._handler is not None:
                 self._handler.on_unpinned()
 
-    # -- pulling ------------------------------------------------------------------------------------
+    # -- pulling ----------------------------------------------------------------------------------
 
     async def _subscribe(self) -> None:
         await self._unsubscribe()
@@ -398,7 +403,8 @@ class NatsConsumer:
             if "Deleted" in description:
                 self._lose(f"the consumer is gone ({description})")
                 return
-            self._asked = max(0, self._asked - int(headers.get("Nats-Pending-Messages", self._high)))
+            unused = int(headers.get("Nats-Pending-Messages", self._high))
+            self._asked = max(0, self._asked - unused)
         elif status == NO_RESPONDERS:
             self._lose("the consumer is gone (no responders)")
             return

@@ -159,11 +159,18 @@ class PeerLink:
         try:
             while self.wanted:
                 await self._pause()
-                if address := await self._find():
-                    await self._converse(address)
+                await self._try()
         finally:
             self._task = None
             self._wake.clear()
+
+    async def _try(self) -> None:
+        try:
+            if address := await self._find():
+                await self._converse(address)
+        except Exception:  # events wait here: nothing may end the link but its owner
+            log.exception("link to a peer failed", peer=self.pod_id)
+            self._failed("internal error")
 
     async def _pause(self) -> None:
         now = self._context.clock()

@@ -147,7 +147,9 @@ class Session:
         try:
             await asyncio.wait({reader, writer, self._broken}, return_when="FIRST_COMPLETED")
             if self.ended and not reader.done() and not self._broken.done():
-                await asyncio.wait({reader, self._broken}, timeout=END_SECONDS)
+                await asyncio.wait(
+                    {reader, self._broken}, timeout=END_SECONDS, return_when="FIRST_COMPLETED"
+                )
         finally:
             await _cancel(task for task in (reader, writer, self._health) if task is not None)
         # Cancelled tasks say nothing: gRPC itself cancels a read when a write is given up.

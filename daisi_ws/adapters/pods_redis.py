@@ -52,7 +52,9 @@ class PodsRedis:
 
     async def records(self) -> list[PodRecord]:
         """See :meth:`Pods.records`. IDs whose lease has ended leave the index here."""
-        ids = sorted(member.decode() for member in await self._link.call("SMEMBERS", redis_keys.PODS))
+        ids = sorted(
+            member.decode() for member in await self._link.call("SMEMBERS", redis_keys.PODS)
+        )
         if not ids:
             return []
         found = await self._link.call("MGET", *(redis_keys.pod(pod_id) for pod_id in ids))

@@ -61,9 +61,7 @@ class RoutesRedis:
     ) -> tuple[ReaderRecord | None, list[str]]:
         """See :meth:`Routes.add`."""
         ttl = int(self._ttl() * 1000)
-        sent = [
-            self._link.send("SREM", route_key(interest), self._pod_id) for interest in removed
-        ]
+        sent = [self._link.send("SREM", route_key(interest), self._pod_id) for interest in removed]
         for interest in interests:
             key = route_key(interest)
             sent.append(self._link.send("SADD", key, self._pod_id))

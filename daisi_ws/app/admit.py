@@ -96,7 +96,12 @@ class Admission:
     async def admit(self, principal: Principal, request_id: str) -> Connection:
         """See :meth:`Gateway.admit`. Session and interests are asked for at the same time."""
         connection = Connection(
-            uuid4().hex, self._pod_id, principal, request_id, self._outbox(), self._delivery.queue
+            connection_id=uuid4().hex,
+            pod_id=self._pod_id,
+            principal=principal,
+            request_id=request_id,
+            outbox=self._outbox(),
+            queue=self._delivery.queue,
         )
         self._hub.join(connection)
         session = asyncio.ensure_future(self._sessions.acquire(connection))
@@ -104,7 +109,7 @@ class Admission:
             async with asyncio.timeout(self._timeout()):
                 connection.position = await self._subscribe(connection)
                 await session
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it was, all is given back
             # The release must come after whatever the acquisition has already sent.
             session.cancel()
             await asyncio.gather(session, return_exceptions=True)

@@ -57,6 +57,7 @@ class Connection:
 
     def __init__(
         self,
+        *,
         connection_id: str,
         pod_id: str,
         principal: Principal,
@@ -91,7 +92,7 @@ class Connection:
         """
         if self.state is State.CLOSED:
             return 0
-        if len(self.outbox) >= self.outbox.max_count and self._keeps_up():
+        if not self.outbox.has_room(len(frame)) and self._keeps_up():
             self._write()
         dropped = self.outbox.put(seq, frame)
         self.dropped += dropped
@@ -129,10 +130,13 @@ class Connection:
         return self._write()
 
     def close(self, reason: CloseReason) -> None:
-        """Stop delivering now, and end the socket with this reason. Idempotent."""
+        """Stop delivering now, and end the socket with this reason. Idempotent.
+
+        What waits is written first, unless the session is somebody else's already.
+        """
         if self.state is State.CLOSED:
             return
-        if self._keeps_up():
+        if self._keeps_up() and reason is not CloseReason.SESSION_LOST:
             self._write()
         self.state = State.CLOSED
         self.reason = reason

@@ -59,7 +59,7 @@ class Delivery:
         self.epoch = 0
         self.stream = ""
 
-    # -- who may push -----------------------------------------------------------------------
+    # -- who may push -----------------------------------------------------------------------------
 
     def fence(self, epoch: int) -> None:
         """From now accept only readers with at least this epoch."""
@@ -87,7 +87,7 @@ class Delivery:
             self._open.set()
             self._tell_accepted()
 
-    # -- events -----------------------------------------------------------------------------
+    # -- events -----------------------------------------------------------------------------------
 
     def accept(self, epoch: int, stream: str, upto: int, items: list[Item]) -> int:
         """Hand events to the connections that want them.
@@ -108,8 +108,7 @@ class Delivery:
                 self._deliver(item.seq, item.stored_ns, item.subject, item.text)
             else:
                 self._tally.duplicates += 1
-        if upto > self.mark:
-            self.mark = upto
+        self.mark = max(self.mark, upto)
         return self.accepted_upto()
 
     def deliver_unsequenced(self, subject: str, text: bytes) -> int:
@@ -162,7 +161,7 @@ class Delivery:
             self._metrics.messages_dropped.labels("slow_client").inc(dropped)
         return count
 
-    # -- the end of the loop turn -----------------------------------------------------------
+    # -- the end of the loop turn -----------------------------------------------------------------
 
     def queue(self, connection: Connection) -> None:
         """Note that a connection has something to flush in this loop turn."""
@@ -205,7 +204,7 @@ class Delivery:
         for callback in self._on_accepted:
             callback()
 
-    # -- a process that stood still ---------------------------------------------------------
+    # -- a process that stood still ---------------------------------------------------------------
 
     def trust(self, now: float) -> None:
         """Say that the loop turns and the sessions are known to be ours; several times a second."""

@@ -87,7 +87,7 @@ class Ingest:
         peers.on_stale(self._on_stale)
         delivery.on_accepted(self._schedule)
 
-    # -- StreamHandler ----------------------------------------------------------------------
+    # -- StreamHandler ----------------------------------------------------------------------------
 
     def on_pinned(self, stream: str) -> None:
         """See :meth:`StreamHandler.on_pinned`."""
@@ -109,7 +109,7 @@ class Ingest:
             log.info("not the reader any more", position=self.position)
         self._stop()
 
-    # -- what others ask ----------------------------------------------------------------------
+    # -- what others ask --------------------------------------------------------------------------
 
     def where(self) -> Position | None:
         """Return from where new interests are seen by events, None if this pod is no reader."""
@@ -157,7 +157,7 @@ class Ingest:
         """Stop at once."""
         self._stop()
 
-    # -- taking over --------------------------------------------------------------------------
+    # -- taking over ------------------------------------------------------------------------------
 
     async def _take_over(self, stream: str) -> None:
         """Become the reader: be known as it, then read what the last one left unacknowledged.
@@ -219,7 +219,7 @@ class Ingest:
             letter.cancel()
         self._metrics.reader.set(0)
 
-    # -- the turn -----------------------------------------------------------------------------
+    # -- the turn ---------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
         if not self._scheduled and self.state is Reading.READER:
@@ -328,7 +328,7 @@ class Ingest:
         held = (self._peers.floor(), self._delivery.held_floor(), min(self._dead, default=None))
         return min((f - 1 for f in held if f is not None), default=self.position)
 
-    # -- what can never be delivered ------------------------------------------------------------
+    # -- what can never be delivered --------------------------------------------------------------
 
     def _bury(self, message: Received, reason: str, problem: str) -> None:
         self._metrics.dead_letters.labels(reason).inc()

@@ -25,11 +25,11 @@ from daisi_ws.app.ingest import Ingest, Reading
 from daisi_ws.app.interests import Interests
 from daisi_ws.app.ports import Peers, PodRecord, Pods, Routes, Stream
 from daisi_ws.app.route import Router
+from daisi_ws.domain import subjects
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.errors import SubscriptionFailure, Unavailable
-from daisi_ws.domain.packets import Item
-from daisi_ws.domain import subjects
 from daisi_ws.domain.event import NotAnEvent, event_text
+from daisi_ws.domain.packets import Item
 from daisi_ws.metrics import Metrics
 
 MAX_CATCH_UP: Final = 100_000
@@ -139,7 +139,7 @@ class Membership:
         if self._ingest.state is Reading.READER:
             self._peers.keep(list(self.known))
 
-    # -- one refresh ----------------------------------------------------------------------------
+    # -- one refresh ------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
         incarnation = await self._pods.incarnation()
@@ -186,7 +186,7 @@ class Membership:
         for interest in self._router.forget_pod(pod_id):
             await self._routes.forget_pod(interest, pod_id)
 
-    # -- coming back ----------------------------------------------------------------------------
+    # -- coming back ------------------------------------------------------------------------------
 
     async def _come_back(self) -> None:
         """Others took this pod for dead: register again, and read what was missed."""
@@ -200,7 +200,9 @@ class Membership:
             events = await self._catch_up(missed_after, position)
         except (SubscriptionFailure, Unavailable, OverflowError) as error:
             self._metrics.catch_ups.labels("failed").inc()
-            log.error("could not catch up: closing all clients", problem=str(error))
+            log.error(  # noqa: TRY400 - expected, no traceback
+                "could not catch up: closing all clients", problem=str(error)
+            )
             for connection in self._hub.connections():
                 connection.close(CloseReason.GOING_AWAY)
         else:

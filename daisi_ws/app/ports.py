@@ -65,9 +65,7 @@ class Locks(Protocol):
     async def acquire(self, key: str, owner: str, ttl_seconds: float) -> Acquired | Held:
         """Take the lock if it is free or already `owner`'s."""
 
-    async def take(
-        self, key: str, holder: str, owner: str, ttl_seconds: float
-    ) -> Acquired | Held:
+    async def take(self, key: str, holder: str, owner: str, ttl_seconds: float) -> Acquired | Held:
         """Take the lock by force if its value is still `holder` (or it became free)."""
 
     async def renew(self, leases: Sequence[tuple[str, str, float]]) -> list[bool]:
@@ -184,7 +182,7 @@ class Routes(Protocol):
     async def add(
         self, interests: Sequence[str], removed: Sequence[str] = ()
     ) -> tuple[ReaderRecord | None, list[str]]:
-        """Register this pod for `interests`, deregister it for `removed`, and only then read who must be told.
+        """Register this pod for `interests`, deregister it for `removed`, then read whom to tell.
 
         One round trip, in that order. The second value lists all pods (shared mode only).
         """
@@ -193,7 +191,7 @@ class Routes(Protocol):
         """Deregister this pod."""
 
     async def renew(self, interests: Sequence[tuple[str, float]]) -> None:
-        """Register this pod again for each `(interest, ttl_seconds)`, in one round trip a few hundred."""
+        """Register this pod again for each `(interest, ttl_seconds)`, hundreds in a round trip."""
 
     async def owners(self, interests: Sequence[str]) -> list[frozenset[str]]:
         """Read who serves each interest, in one round trip; what is read is tracked."""
@@ -254,7 +252,9 @@ class Peers(Protocol):
     def on_stale(self, callback: Callable[[int], None]) -> None:
         """Call back with the newer epoch when a peer refuses us as a reader that was."""
 
-    async def barrier(self, pod_id: str, interests: Sequence[str], timeout: float) -> Position | None:
+    async def barrier(
+        self, pod_id: str, interests: Sequence[str], timeout: float
+    ) -> Position | None:
         """Tell the reader that we serve these interests; None if it is not the reader.
 
         Many barriers to one pod in a loop turn travel as one.
@@ -272,7 +272,9 @@ class Peers(Protocol):
 class Inbound(Protocol):
     """What the gRPC server hands in. It cannot reach routing: a forwarded event cannot loop."""
 
-    async def accept(self, source: str, epoch: int, stream: str, upto: int, items: list[Item]) -> int:
+    async def accept(
+        self, source: str, epoch: int, stream: str, upto: int, items: list[Item]
+    ) -> int:
         """Deliver pushed events to the connections here.
 
         :return: the sequence up to which all is accepted, or -1 if `epoch` is stale.

@@ -111,7 +111,8 @@ class Router:
         return {
             subject: self._union(sets)
             for subject, address in wanted.items()
-            if None not in (sets := [valid_sets.get(i, self._sets.get(i)) for i in address.interests])
+            if None
+            not in (sets := [valid_sets.get(i, self._sets.get(i)) for i in address.interests])
         }
 
     def _union(self, sets: Iterable[frozenset[str] | None]) -> tuple[str, ...]:

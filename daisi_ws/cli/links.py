@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from daisi_ws import log
+from daisi_ws.adapters.client_tls import client_context
 from daisi_ws.adapters.nats_connection import NatsConnection, NatsSettings
 from daisi_ws.adapters.redis_connect import connection_factory
 from daisi_ws.adapters.redis_link import RedisLink
@@ -35,7 +35,7 @@ def nats_settings(nats: Nats) -> NatsSettings:
         password=nats.password,
         token=nats.token,
         credentials_file=nats.credentials_file,
-        tls=_tls(nats),
+        tls=client_context(nats.tls),
         ping_interval_seconds=nats.ping_interval_seconds,
     )
 
@@ -103,12 +103,3 @@ def stream_missing(config: Config) -> Failure:
         f"Make it: nats stream add {name} --subjects 'websocket.>' --allow-direct, or run "
         "`daisi-ws serve` with nats.create_stream: true. nats.stream_name names another.",
     )
-
-
-def _tls(nats: Nats) -> ssl.SSLContext | None:
-    if not nats.tls.enabled:
-        return None
-    context = ssl.create_default_context(cafile=nats.tls.ca_file or None)
-    if nats.tls.cert_file:
-        context.load_cert_chain(nats.tls.cert_file, nats.tls.key_file or None)
-    return context

@@ -1,4 +1,4 @@
-"""What the durable consumer of the stream must look like, and what an acknowledgement subject tells."""
+"""What the durable consumer must look like, and what an acknowledgement subject tells."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class AckSubject:
 
 
 def parse_ack_subject(reply: str) -> AckSubject | None:
-    """Parse `$JS.ACK.…` (nine tokens, or eleven and more with domain and account); None if it is none.
+    """Parse `$JS.ACK.…`: nine tokens, or eleven and more with domain and account; None if not one.
 
     Source: https://docs.nats.io/reference/reference-protocols/nats_api_reference, acknowledging.
     """

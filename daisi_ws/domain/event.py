@@ -15,7 +15,7 @@ from daisi_ws.domain.subjects import Address
 _OBJECT: Final = 0x7B  # {
 
 
-class NotAnEvent(Exception):  # noqa: N818 - it is the name of a condition, as StopIteration is
+class NotAnEvent(Exception):
     """The message can never be delivered: it is dead-lettered with this reason.
 
     :param reason: metric label, from an enumeration.

@@ -62,6 +62,10 @@ class Outbox:
         """Tell whether more waits than may."""
         return len(self._frames) > self.max_count or self.size > self.max_bytes
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether a frame of `size` bytes may wait, too."""
+        return len(self._frames) < self.max_count and self.size + size <= self.max_bytes
+
     def held_from(self) -> int | None:
         """Return the sequence of the first event over the limit, None if none is.
 

@@ -64,7 +64,7 @@ def _live(
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else EXIT_CRASHED
     except BaseException:
-        log.exception("worker crashed", slot=context.slot, worker=context.pod_id)
+        log.exception("worker crashed", slot=context.slot, pod_id=context.pod_id)
     finally:
         _leave(code)
 

@@ -50,7 +50,7 @@ class Core:
     def say(self, level: Level, event: str, life: Life | None = None, **fields: object) -> None:
         """Ask for a log line, with the process it is about."""
         if life is not None:
-            about = {"slot": life.slot, "worker_pid": life.pid, "worker": life.pod_id}
+            about = {"slot": life.slot, "worker_pid": life.pid, "pod_id": life.pod_id}
             fields = {**about, **fields}
         self.do(Say(level, event, fields))
 

@@ -188,8 +188,8 @@ class Fleet:
         if not life.up:
             return
         forget_failures(self._core.slots[life.slot], life, now)
-        if life.ready_since is not None or why != life.why_not_ready:
-            self._core.say("warning", "worker not ready", life, why=why)
+        if life.ready_since is not None:
+            self._core.say("warning", "worker not ready any more", life, why=why)
         life.ready_since = None
         life.why_not_ready = why
 

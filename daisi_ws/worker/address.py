@@ -9,7 +9,7 @@ from daisi_ws.config import Config, redis_target
 
 
 def advertised_host(config: Config) -> str:
-    """Return `server.advertise_host`, else a concrete `grpc_host`, else our side of the route to Redis."""
+    """Return `advertise_host`, else a concrete `grpc_host`, else our side of the route to Redis."""
     if config.server.advertise_host:
         return config.server.advertise_host
     if not _is_wildcard(config.server.grpc_host):

@@ -31,7 +31,7 @@ class LiveConfig:
         try:
             new = load(source.path, source.environ, source.flags).config
         except ConfigError as error:
-            log.error("configuration not reloaded", problem=str(error))
+            log.warning("configuration not reloaded", problem=str(error))
             return
         changes = changed(self.config, new)
         self.config = new

@@ -74,7 +74,7 @@ class Parts:
         self._make_use_cases()
         self._make_servers()
 
-    # -- what there is --------------------------------------------------------------------------
+    # -- what there is ----------------------------------------------------------------------------
 
     def _make_redis(self) -> None:
         config, live, pod_id = self._config, self._live, self._context.pod_id
@@ -182,9 +182,7 @@ class Parts:
             verify_sessions=self.renewal.verify_now,
             wake=self.membership.wake,
         )
-        self.heart = Heart(
-            self.hub, lambda: HeartSettings.from_config(live()), self.metrics
-        )
+        self.heart = Heart(self.hub, lambda: HeartSettings.from_config(live()), self.metrics)
 
     def _make_servers(self) -> None:
         live, auth = self._live, self._config.auth

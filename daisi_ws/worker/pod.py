@@ -54,9 +54,7 @@ async def serve(config: Config, source: ConfigSource, context: WorkerContext) ->
 class Pod:
     """Starts and stops what :class:`Parts` has connected."""
 
-    def __init__(
-        self, parts: Parts, live: LiveConfig, context: WorkerContext, life: Life
-    ) -> None:
+    def __init__(self, parts: Parts, live: LiveConfig, context: WorkerContext, life: Life) -> None:
         self._parts = parts
         self._live = live
         self._context = context
@@ -64,7 +62,7 @@ class Pod:
         self._tasks = Tasks(self._failed)
         self._failure: BaseException | None = None
 
-    # -- start ----------------------------------------------------------------------------------
+    # -- start ------------------------------------------------------------------------------------
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Start everything, in the order in which one part needs the other.
@@ -125,7 +123,7 @@ class Pod:
                 return
             await wait_set(self._life.stop, _READY_CHECK_SECONDS)
 
-    # -- join -----------------------------------------------------------------------------------
+    # -- join -------------------------------------------------------------------------------------
 
     async def _join(self) -> None:
         """Become a member as soon as Redis and NATS are there."""
@@ -170,7 +168,7 @@ class Pod:
         if self._failure is not None:
             raise self._failure
 
-    # -- what runs all the time -----------------------------------------------------------------
+    # -- what runs all the time -------------------------------------------------------------------
 
     async def _every_second(self) -> None:
         parts = self._parts
@@ -195,7 +193,7 @@ class Pod:
             except Unavailable as problem:
                 log.info("routes not renewed", problem=str(problem))
 
-    # -- leave ----------------------------------------------------------------------------------
+    # -- leave ------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
         """Leave in good order; returns when nothing is left to do."""

@@ -61,7 +61,7 @@ async def retrying(work: Callable[[], Awaitable[T]], what: str) -> T:
         except Unavailable as problem:
             if str(problem) != said:
                 said = str(problem)
-                log.warning(f"waiting to {what}", problem=said)
+                log.warning("waiting", to=what, problem=said)
             await asyncio.sleep(RETRY_SECONDS)
 
 

@@ -52,6 +52,7 @@ class Recorder:
 
     :ivar hold_from: sequences from here on are accepted later, as for a client without room.
     :ivar gate: while it is clear, nothing is accepted and no question answered.
+    :ivar waiting: how many calls came to a clear gate.
     """
 
     def __init__(self) -> None:
@@ -67,6 +68,7 @@ class Recorder:
         self.hold_from: int | None = None
         self.gate = asyncio.Event()
         self.gate.set()
+        self.waiting = 0
         self.position: Position | None = Position(EPOCH, STREAM, 41)
         self.unavailable = ""
         self.refusal: Refusal | None = None
@@ -74,7 +76,7 @@ class Recorder:
     async def accept(
         self, source: str, epoch: int, stream: str, upto: int, items: list[Item]
     ) -> int:
-        await self.gate.wait()
+        await self._pass()
         if epoch < self.epoch:
             return -1
         self.epoch = epoch
@@ -88,6 +90,11 @@ class Recorder:
         self.mark = max(self.mark, upto)
         return self.accepted_upto()
 
+    async def _pass(self) -> None:
+        if not self.gate.is_set():
+            self.waiting += 1
+            await self.gate.wait()
+
     def accepted_upto(self) -> int:
         return self.mark if self.hold_from is None else min(self.mark, self.hold_from - 1)
 
@@ -95,14 +102,14 @@ class Recorder:
         return self.epoch
 
     async def barrier(self, source: str, interests: Sequence[str]) -> Position | None:
-        await self.gate.wait()
+        await self._pass()
         if self.unavailable:
             raise Unavailable(self.unavailable)
         self.barriers.append((source, list(interests)))
         return self.position
 
     async def displace(self, session_key: str, holder: str) -> None:
-        await self.gate.wait()
+        await self._pass()
         if self.unavailable:
             raise Unavailable(self.unavailable)
         self.displaced.append((session_key, holder))

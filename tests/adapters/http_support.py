@@ -95,7 +95,14 @@ class FakeGateway:
             raise self.refusal
         outbox = Outbox(self.max_count, 2**20, "drop_oldest")
         number = next(self._numbers)
-        connection = Connection(f"c{number}", "pod", principal, request_id, outbox, self._queue)
+        connection = Connection(
+            connection_id=f"c{number}",
+            pod_id="pod",
+            principal=principal,
+            request_id=request_id,
+            outbox=outbox,
+            queue=self._queue,
+        )
         self.admitted.append(connection)
         if self.displace_in_admit:
             connection.close(CloseReason.DISPLACED)

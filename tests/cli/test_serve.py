@@ -206,7 +206,7 @@ def test_worker_whose_code_cannot_be_imported_ends_the_start(folder: Path) -> No
 def test_reload_tells_what_applies_and_what_waits(folder: Path) -> None:
     """Keys that changed, hot or waiting for a restart; an invalid file changes nothing."""
     file = folder / "config.yaml"
-    file.write_text("app: {shutdown_timeout_seconds: 20}")
+    file.write_text("app: {write_timeout_seconds: 1, shutdown_timeout_seconds: 20}")
     with Serve(folder, "--workers", "1", "--config", str(file)) as serve:
         pid = serve.ask()["pid"]
         file.write_text("app: {shutdown_timeout_seconds: -1}\nserver: {fish: 3}")
@@ -214,7 +214,9 @@ def test_reload_tells_what_applies_and_what_waits(folder: Path) -> None:
         problems = serve.wait_for("reload refused, nothing changed")["problems"]
         assert len(problems) == 2
         assert "app.shutdown_timeout_seconds" in "".join(problems)
-        file.write_text("app: {shutdown_timeout_seconds: 3}\nlog: {format: json}\nredis: {db: 5}")
+        file.write_text(
+            "app: {write_timeout_seconds: 1, shutdown_timeout_seconds: 3}\nredis: {db: 5}"
+        )
         serve.process.send_signal(signal.SIGHUP)
         line = serve.wait_for("configuration reloaded")
         assert line["hot"] == ["app.shutdown_timeout_seconds"]
@@ -245,10 +247,8 @@ def test_embedded_server_that_dies_is_started_again(folder: Path) -> None:
         answer = serve.ask()
         port = int(answer["redis"].rpartition(":")[2])
         guards = children(serve.process.pid) - {answer["pid"]}
-        (redis,) = (
-            pid for guard in guards for pid in children(guard) if _name(pid) == "redis-server"
-        )
-        os.kill(redis, signal.SIGKILL)
+        servers = {_name(pid): pid for guard in guards for pid in children(guard)}
+        os.kill(servers["redis-server"], signal.SIGKILL)
         serve.wait_for("embedded server ended, starting it")
         _connect_soon(port)
         assert is_alive(answer["pid"])
@@ -326,9 +326,9 @@ def test_bad_configuration_ends_with_2(
 def test_supervisor_waits_longer_than_the_workers_drain() -> None:
     """SIGKILL comes after announcement, drain and a margin."""
     config = testing_config(
-        app__shutdown_timeout_seconds=20, server__shutdown_delay_seconds=7, server__workers=3
+        app__shutdown_timeout_seconds=40, server__shutdown_delay_seconds=7, server__workers=3
     )
-    assert timings_of(config).kill > 27
+    assert timings_of(config).kill > 47
     assert settings_of(config).workers == 3
 
 

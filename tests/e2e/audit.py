@@ -89,7 +89,12 @@ class Watcher:
     """
 
     def __init__(
-        self, url: str, key: str, token: str, session: aiohttp.ClientSession, wants: Callable[[Published], bool]
+        self,
+        url: str,
+        key: str,
+        token: str,
+        session: aiohttp.ClientSession,
+        wants: Callable[[Published], bool],
     ) -> None:
         self.client = ReferenceClient(
             url, key, token, session=session, on_frame=self._on_frame, backoff=Backoff(0.05, 1.0)
@@ -167,6 +172,13 @@ class Publisher:
         self._random = random.Random(1)
         self._number = itertools.count(1)
         self.published: list[Published] = []
+        self._grew = asyncio.Event()
+
+    async def reached(self, count: int) -> None:
+        """Return once so many events are in the stream."""
+        while len(self.published) < count:
+            self._grew.clear()
+            await asyncio.wait_for(self._grew.wait(), 10)
 
     async def run(self, rate: float, seconds: float) -> None:
         """Publish `rate` events a second for so long; returns when all are acknowledged."""
@@ -175,8 +187,7 @@ class Publisher:
         sent = 0
         while sent < count:
             due = min(count, int((time.monotonic() - started) * rate) + 1)
-            for _ in range(sent, due):
-                pending.append(asyncio.create_task(self._publish()))
+            pending.extend(asyncio.create_task(self._publish()) for _ in range(sent, due))
             sent = due
             await asyncio.sleep(0.005)
         await asyncio.gather(*pending)
@@ -199,6 +210,7 @@ class Publisher:
         )
         event = Published(ack.seq, kind, company, agent, chat)
         self.published.append(event)
+        self._grew.set()
         return event
 
     async def _publish(self) -> None:
@@ -224,8 +236,9 @@ class Audit:
             keys.secret_token,
             keys.user_token(company, agent, user),
             self._session,
-            lambda event: event.kind != "agents"
-            and (event.company, event.agent) == (company, agent),
+            lambda event: (
+                event.kind != "agents" and (event.company, event.agent) == (company, agent)
+            ),
         )
         return await self._connect(watcher)
 
@@ -239,9 +252,11 @@ class Audit:
             keys.admin_secret_token,
             keys.admin_token(admin, **scope),
             self._session,
-            lambda event: event.kind == "agents"
-            and company in ("*", event.company)
-            and agent in ("*", event.agent),
+            lambda event: (
+                event.kind == "agents"
+                and company in ("*", event.company)
+                and agent in ("*", event.agent)
+            ),
         )
         return await self._connect(watcher)
 

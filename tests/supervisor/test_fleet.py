@@ -208,19 +208,23 @@ def test_leaving_worker_is_not_told_to_reload() -> None:
     assert stage.signals(stage.pid(0)) == [TERM]
 
 
-def test_not_ready_is_said_once_for_each_reason() -> None:
-    """A worker that repeats itself does not fill the log."""
+def test_ready_and_not_ready_are_said_when_they_change() -> None:
+    """A worker that starts or repeats itself does not fill the log: it says itself what it lacks."""
     stage = Stage(1)
     pid = stage.pid(0)
-    for why in ("redis is away", "redis is away", "nats is away"):
+    for why in ("redis is away", "nats is away"):
         stage.report(pid, NotReady(why))
     stage.ready()
     stage.ready()
-    assert stage.events()[1:] == [
-        "worker not ready",
-        "worker not ready",
+    for why in ("redis is away", "nats is away"):
+        stage.report(pid, NotReady(why))
+    stage.ready()
+    assert stage.events() == [
+        "worker started",
         "worker ready",
         "all workers ready",
+        "worker not ready any more",
+        "worker ready",
     ]
 
 

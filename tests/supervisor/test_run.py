@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -118,17 +119,18 @@ def test_reload_goes_to_the_workers_only_if_valid(tmp_path: Path) -> None:
         host.send(signal.SIGHUP)
         line = host.wait_for("configuration reloaded")
         assert (line["hot"], line["restart"]) == (["log.level"], ["server.http_port"])
-        host.wait_for("worker not ready", why="again")
+        host.wait_for("worker not ready any more", why="again")
         assert host.signals_of(pid) == ["SIGHUP"]
         assert host.stop() == 0
 
 
 def test_worker_that_waits_for_redis_is_no_boot_failure(tmp_path: Path) -> None:
     """NOT_READY from the start is waited for; ready comes later."""
-    with Host(tmp_path, workers=1, boot=0.3, silence=0.5) as host:
-        host.set_mode("not_ready")
-        host.wait_for("worker not ready", why="told to wait")
+    (tmp_path / "worker").write_text("not_ready")
+    with Host(tmp_path, workers=1, boot=1.0, silence=2.0) as host:
+        begun = time.monotonic()
         host.ask()
+        host.wait_until(lambda: time.monotonic() > begun + 1.5)
         host.set_mode("serve")
         host.send(signal.SIGHUP)
         host.started()
@@ -275,7 +277,7 @@ def test_boot_failure_later_is_retried_until_it_works(tmp_path: Path) -> None:
 def test_hung_worker_says_where_it_hangs_and_is_replaced(tmp_path: Path) -> None:
     """Silence, SIGABRT with a traceback of the worker, a successor in its place."""
     (tmp_path / "worker").write_text("hang")
-    with Host(tmp_path, workers=1, silence=0.5) as host:
+    with Host(tmp_path, workers=1, silence=1.0) as host:
         hung = host.wait_for("worker hung")["worker_pid"]
         host.set_mode("serve")
         host.wait_for("worker died", worker_pid=hung, signal="SIGABRT")

@@ -1,0 +1,116 @@
+"""The clients of the demonstration, and what reaches each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from daisi_ws.cli.tokens import AdminScope, admin_token, user_token
+from daisi_ws.client import Event, Frame, ReferenceClient, admin_url, user_url
+from daisi_ws.config import Config
+
+COMPANY: Final = "acme"
+AGENT: Final = "sales"
+CHAT: Final = "chat-7"
+STRANGER_COMPANY: Final = "globex"
+TOKEN_SECONDS: Final = 86_400.0
+
+
+class _OnlyId(msgspec.Struct):
+    event_id: str
+
+
+_only_id = msgspec.json.Decoder(_OnlyId)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event at a client.
+
+    :param received_at: Unix time in seconds.
+    """
+
+    event_id: str
+    seq: int | None
+    received_at: float
+
+
+@dataclass(slots=True)
+class Visitor:
+    """A connected client of the demonstration.
+
+    :param kinds: the kinds of events it is to get.
+    :param arrivals: what it got, in the order in which it came.
+    """
+
+    name: str
+    client: ReferenceClient
+    kinds: set[str]
+    arrivals: list[Arrival] = field(default_factory=list)
+
+    @property
+    def slot(self) -> int:
+        """Return the slot of the worker it is connected to: its connection ID begins with it."""
+        ready = self.client.ready
+        head = ready.connection.partition("-")[0] if ready is not None else ""
+        return int(head) if head.isdigit() else -1
+
+
+class Visitors:
+    """Connects clients over one session.
+
+    :ivar on_arrival: called for each event at any of them.
+    :ivar keeping: whether arrivals are noted; the clients may stay longer than anybody looks.
+    """
+
+    def __init__(self, config: Config, base_url: str, session: aiohttp.ClientSession) -> None:
+        self._config = config
+        self._base_url = base_url
+        self._session = session
+        self.all: list[Visitor] = []
+        self.keeping = True
+        self.on_arrival: Callable[[], None] = lambda: None
+
+    async def user(self, name: str, company: str = COMPANY) -> Visitor:
+        """Connect a user of the agent; one of another company is to get nothing."""
+        token = user_token(self._config, company, AGENT, name, TOKEN_SECONDS)
+        kinds = {"chats"} if company == COMPANY else set[str]()
+        url = user_url(self._base_url, company, AGENT)
+        return await self._connect(name, url, self._config.auth.secret_token, token, kinds)
+
+    async def admin(self, name: str) -> Visitor:
+        """Connect an admin who sees all agents."""
+        token = admin_token(self._config, name, AdminScope(), TOKEN_SECONDS)
+        key = self._config.auth.admin_secret_token
+        return await self._connect(name, admin_url(self._base_url), key, token, {"agents"})
+
+    async def select_chat(self, visitor: Visitor) -> None:
+        """Have a user look at the chat."""
+        await visitor.client.select_chat(CHAT)
+        visitor.kinds.add("messages")
+
+    async def close(self) -> None:
+        """Disconnect all."""
+        for visitor in self.all:
+            await visitor.client.close()
+
+    async def _connect(
+        self, name: str, url: str, api_key: str, token: str, kinds: set[str]
+    ) -> Visitor:
+        arrivals: list[Arrival] = []
+
+        def on_frame(frame: Frame) -> None:
+            if self.keeping and isinstance(frame, Event):
+                event_id = _only_id.decode(frame.payload).event_id
+                arrivals.append(Arrival(event_id, frame.seq, frame.received_at))
+                self.on_arrival()
+
+        client = ReferenceClient(url, api_key, token, on_frame=on_frame, session=self._session)
+        await client.connect()
+        visitor = Visitor(name, client, kinds, arrivals)
+        self.all.append(visitor)
+        return visitor

@@ -1,0 +1,142 @@
+"""The life of one connection, on a sink that only remembers."""
+
+from __future__ import annotations
+
+import pytest
+
+from daisi_ws.app.connection import BACKLOG_BYTES, State
+from daisi_ws.domain.close import CloseReason
+from tests.app.connections import Made, event
+
+
+def test_the_lock_value_names_pod_and_connection() -> None:
+    """A session lock tells which connection of which pod holds it."""
+    assert Made("c9").connection.lock_value == "pod-1#c9"
+
+
+def test_events_before_ready_are_held_and_then_sent_after_it() -> None:
+    """`ready` comes first, then what was held after its position, in one write."""
+    made = Made()
+    for seq in (1, 2, 3):
+        made.connection.offer(seq, event(seq))
+    assert made.connection.flush(0.0) == 0
+    assert not made.sink.written
+    made.connection.open(made.sink, b'{"type":"ready"}', 1, 5.0)
+    assert len(made.sink.written) == 1
+    assert made.sink.messages() == [{"type": "ready"}, {"seq": 2}, {"seq": 3}]
+    assert (made.connection.opened_at, made.connection.last_seen) == (5.0, 5.0)
+
+
+def test_messages_held_before_ready_are_sent_whatever_the_position() -> None:
+    """The position is about events; what is no event has none."""
+    made = Made()
+    made.connection.send(b'{"type":"note"}')
+    made.connection.open(made.sink, b'{"type":"ready"}', 99, 0.0)
+    assert made.sink.messages() == [{"type": "ready"}, {"type": "note"}]
+
+
+def test_a_gap_before_ready_is_told_only_if_it_is_after_the_position() -> None:
+    """What was dropped while joining does not matter if `ready` says it was before."""
+    for position, told in ((1, True), (2, False)):
+        made = Made(max_count=1)
+        for seq in (1, 2, 3):
+            made.connection.offer(seq, event(seq))
+        made.connection.open(made.sink, b'{"type":"ready"}', position, 0.0)
+        types = [message.get("type") for message in made.sink.messages()]
+        assert types == (["ready", "error", None] if told else ["ready", None])
+
+
+def test_a_connection_is_queued_once_until_it_is_flushed() -> None:
+    """However many frames come in a loop turn, there is one flush and one write."""
+    made = Made(max_count=100)
+    connection = made.open()
+    for seq in range(1, 6):
+        connection.offer(seq, event(seq))
+    assert made.queued == [connection]
+    assert connection.flush(1.0) == len(b"".join(made.sink.written))
+    assert len(made.sink.written) == 1
+    connection.offer(6, event(6))
+    assert made.queued == [connection, connection]
+
+
+@pytest.mark.parametrize(("count", "size"), [(3, 10_000), (1000, 40)])
+def test_a_burst_does_not_cost_a_reading_client_anything(count: int, size: int) -> None:
+    """More than the outbox holds, by count or by bytes, is written early, in order."""
+    made = Made(max_count=count, max_bytes=size)
+    connection = made.open()
+    dropped = sum(connection.offer(seq, event(seq)) for seq in range(1, 101))
+    connection.flush(0.0)
+    assert dropped == connection.dropped == 0
+    assert [message["seq"] for message in made.sink.messages()] == list(range(1, 101))
+
+
+def test_a_client_that_is_behind_gets_nothing_until_it_has_caught_up() -> None:
+    """Behind since the first flush that found a backlog; then the gap and the rest, in order."""
+    made = Made(max_count=3)
+    connection = made.open()
+    made.sink.waiting = BACKLOG_BYTES + 1
+    for now in range(1, 11):
+        connection.offer(now, event(now))
+        assert connection.flush(float(now)) == 0
+    assert connection.behind_since == 1.0
+    assert connection.dropped == 7
+    assert not made.sink.written
+    made.sink.waiting = BACKLOG_BYTES
+    assert connection.flush(11.0) > 0
+    assert connection.behind_since is None
+    gap, *rest = made.sink.messages()
+    assert gap["payload"] == {
+        "code": "EventsDropped",
+        "message": "events were dropped because this client reads too slowly",
+        "details": {"from_seq": 1, "to_seq": 7, "dropped": 7},
+    }
+    assert rest == [{"seq": 8}, {"seq": 9}, {"seq": 10}]
+
+
+def test_closing_writes_what_waits_and_then_ends() -> None:
+    """The events of this loop turn still reach the client; after that nothing does."""
+    made = Made()
+    connection = made.open()
+    told: list[CloseReason] = []
+    connection.on_close = told.append
+    connection.offer(1, event(1))
+    connection.close(CloseReason.GOING_AWAY)
+    connection.close(CloseReason.TOO_SLOW)
+    assert made.sink.messages() == [{"seq": 1}]
+    assert made.sink.closed == told == [CloseReason.GOING_AWAY]
+    assert (connection.state, connection.reason) == (State.CLOSED, CloseReason.GOING_AWAY)
+    assert connection.offer(2, event(2)) == 0
+    assert connection.flush(0.0) == 0
+    assert made.sink.messages() == [{"seq": 1}]
+
+
+def test_a_lost_session_writes_nothing_more() -> None:
+    """The identity has another session by now: what waits here is no longer for this client."""
+    made = Made()
+    connection = made.open()
+    connection.offer(1, event(1))
+    connection.close(CloseReason.SESSION_LOST)
+    assert not made.sink.written
+    assert made.sink.closed == [CloseReason.SESSION_LOST]
+
+
+def test_closing_a_client_that_is_behind_writes_nothing_more() -> None:
+    """What it did not take is not piled up behind the close frame."""
+    made = Made()
+    connection = made.open()
+    made.sink.waiting = BACKLOG_BYTES + 1
+    connection.offer(1, event(1))
+    connection.flush(0.0)
+    connection.close(CloseReason.TOO_SLOW)
+    assert not made.sink.written
+
+
+def test_who_is_closed_while_joining_gets_no_ready() -> None:
+    """Displaced before `ready`: the socket is closed with that reason as soon as there is one."""
+    made = Made()
+    made.connection.offer(1, event(1))
+    made.connection.close(CloseReason.DISPLACED)
+    made.connection.open(made.sink, b'{"type":"ready"}', 0, 0.0)
+    assert not made.sink.written
+    assert made.sink.closed == [CloseReason.DISPLACED]
+    assert made.connection.state is State.CLOSED

@@ -1,0 +1,44 @@
+"""The table of reasons to end a connection."""
+
+from __future__ import annotations
+
+import pytest
+
+from daisi_ws.domain import errors
+from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.errors import Refusal
+
+
+@pytest.mark.parametrize("reason", CloseReason)
+def test_codes_may_be_sent_and_texts_fit(reason: CloseReason) -> None:
+    """Codes are those an endpoint may send, but for the one that means "none came"."""
+    # RFC 6455 section 7.4: 1005, 1006 and 1015 never travel; 4000-4999 are private.
+    assert reason.code in {1000, 1001, 1002, 1007, 1009, 1011, 1013, *range(4400, 4430)} or (
+        reason is CloseReason.ABNORMAL
+    )
+    assert reason.text.isascii()
+    assert 0 < len(reason.text) <= 123
+    assert reason.label == reason.name.lower()
+
+
+def test_labels_are_distinct() -> None:
+    """Reasons that share a code are still told apart."""
+    assert len({reason.label for reason in CloseReason}) == len(list(CloseReason))
+    assert CloseReason.DISPLACED is not CloseReason.SESSION_LOST
+
+
+@pytest.mark.parametrize(
+    ("reason", "refusal"),
+    [
+        (CloseReason.BAD_REQUEST, errors.BadRequest),
+        (CloseReason.INVALID_API_KEY, errors.InvalidAPIKey),
+        (CloseReason.INVALID_TOKEN, errors.InvalidToken),
+        (CloseReason.TOKEN_EXPIRED, errors.InvalidToken),
+        (CloseReason.DISPLACED, errors.SessionConflict),
+        (CloseReason.RATE_LIMITED, errors.RateLimitExceeded),
+        (CloseReason.INTERNAL_ERROR, errors.InternalServerError),
+    ],
+)
+def test_codes_agree_with_those_of_refusals(reason: CloseReason, refusal: type[Refusal]) -> None:
+    """What is refused before the upgrade and what is closed after it have one code."""
+    assert reason.code == refusal.close_code
