@@ -32,6 +32,7 @@ from daisi_ws.metrics import Metrics
 QUESTIONS: Final = 64
 """Questions of one peer that are being answered at a time."""
 
+HELLO_SECONDS: Final = 10.0
 WRITE_SECONDS: Final = 30.0
 
 ANSWER_SECONDS: Final = 0.01
@@ -110,7 +111,11 @@ class ForwardStream:
     # -- reading ----------------------------------------------------------------------------
 
     async def _hello(self) -> str:
-        body = await self._context.read()
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                body = await self._context.read()
+        except TimeoutError:
+            raise MalformedPacket(f"no Hello within {HELLO_SECONDS:g} s") from None
         if not isinstance(body, bytes):
             return ""
         hello = packets.decode_request(body)

@@ -78,8 +78,11 @@ def server_options() -> Options:
     return [
         *_KEEPALIVE,
         ("grpc.keepalive_permit_without_calls", 1),
-        # Half of the clients' interval: else their pings count as a flood and end the connection.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        # Else the pings of a connection that is open for long count as a flood, and after a few
+        # the server ends it. The documented name of the interval that is allowed is not its key:
+        # https://github.com/vllm-project/vllm/pull/55102
+        ("grpc.http2.max_ping_strikes", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.max_concurrent_streams", 256),
         # Another process on the same port would take half of the connections.
         ("grpc.so_reuseport", 0),

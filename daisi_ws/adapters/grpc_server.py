@@ -110,6 +110,11 @@ class GrpcServer:
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
+    @property
+    def streams(self) -> int:
+        """Return how many peers have a stream open."""
+        return len(self._streams)
+
     def accepted_changed(self) -> None:
         """Tell the peers whose events were withheld that more is accepted; at any time."""
         for stream in self._streams:

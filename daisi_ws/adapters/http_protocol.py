@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
@@ -15,12 +13,9 @@ from aiohttp.http import RawRequestMessage, WebSocketReader
 from aiohttp.streams import StreamReader
 
 from daisi_ws.adapters.http_request import MAX_BODY_BYTES
-from daisi_ws.app.connection import BACKLOG_BYTES, Connection
-from daisi_ws.domain.close import CloseReason
-from daisi_ws.domain.wire import MaskCheck
-
-if TYPE_CHECKING:
-    from daisi_ws.config import Config
+from daisi_ws.adapters.http_settings import HttpSettings
+from daisi_ws.adapters.ws_guard import FRAMES_PER_MESSAGE, Guard
+from daisi_ws.app.connection import BACKLOG_BYTES
 
 log = structlog.get_logger()
 
@@ -31,81 +26,7 @@ LINGER_SECONDS: Final = 1.0
 """How long the rest of a refused request is read, so that the client sees the answer."""
 
 MAX_HEADERS: Final = 64
-FRAMES_PER_MESSAGE: Final = 20
-"""Fragments and control frames that a client may send for each message it may send."""
-
 ErrorAnswer = Callable[[web.BaseRequest, int, BaseException | None], web.StreamResponse]
-
-
-@dataclass(frozen=True, slots=True)
-class HttpSettings:
-    """What the configuration says about clients; times in seconds."""
-
-    allowed_origins: tuple[str, ...]
-    handshake_timeout: float
-    max_header_bytes: int
-    max_message_bytes: int
-    max_messages_per_second: float
-    message_burst: int
-    compression_mode: str
-
-    @classmethod
-    def from_config(cls, config: Config) -> Self:
-        """Take the settings from a checked configuration."""
-        server = config.server
-        return cls(
-            allowed_origins=server.allowed_origins,
-            handshake_timeout=server.handshake_timeout_seconds,
-            max_header_bytes=server.max_header_bytes,
-            max_message_bytes=server.max_message_bytes,
-            max_messages_per_second=server.max_messages_per_second,
-            message_burst=server.message_burst,
-            compression_mode=config.app.websocket_compression_mode,
-        )
-
-
-class Guard:
-    """Stands before the library's frame parser and stops what it would let through.
-
-    :param parser: gets the bytes unless they violate something; then it gets the end.
-    :param frames_per_second: more is a flood, in whatever frames it comes.
-    :ivar violation: why the client is cut off.
-    :ivar connection: whose sign of life incoming bytes are.
-    """
-
-    __slots__ = ("_limit", "_masks", "_parser", "_window", "connection", "violation")
-
-    def __init__(self, parser: WebSocketReader, frames_per_second: float) -> None:
-        self._parser = parser
-        self._limit = frames_per_second
-        self._masks = MaskCheck()
-        self._window = 0.0
-        self.violation: CloseReason | None = None
-        self.connection: Connection | None = None
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Take bytes from the client; the first value tells that no more are wanted."""
-        now = time.monotonic()
-        if self.connection is not None:
-            self.connection.last_seen = now
-        if self.violation is None:
-            self.violation = self._judge(data, now)
-        if self.violation is not None:
-            self._parser.feed_eof()
-            return True, b""
-        return self._parser.feed_data(data)
-
-    def feed_eof(self) -> None:
-        """Take the end of the client's bytes."""
-        self._parser.feed_eof()
-
-    def _judge(self, data: bytes, now: float) -> CloseReason | None:
-        if now - self._window >= 1.0:
-            self._window = now
-            self._masks.frames = 0
-        if self._masks.unmasked(data):
-            return CloseReason.PROTOCOL_ERROR
-        return CloseReason.RATE_LIMITED if self._masks.frames > self._limit else None
 
 
 class HttpProtocol(web.RequestHandler):
@@ -120,6 +41,7 @@ class HttpProtocol(web.RequestHandler):
         "_deadline",
         "_lost",
         "_settings",
+        "_stuck",
         "_upgraded_transport",
         "guard",
         "on_writable",
@@ -146,6 +68,7 @@ class HttpProtocol(web.RequestHandler):
         self._settings = settings
         self._answer_error = answer_error
         self._deadline: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
         self._lost: asyncio.Future[None] | None = None
         self._upgraded_transport: asyncio.Transport | None = None
         self.guard: Guard | None = None
@@ -176,8 +99,19 @@ class HttpProtocol(web.RequestHandler):
     async def start(self) -> None:
         """Serve requests until the last; a transport that is still set then gets closed."""
         await super().start()
+        self._flush_or_abort(self.transport)
         if self._upgraded_transport is not None:
             self.transport, self._upgraded_transport = self._upgraded_transport, None
+
+    def force_close(self) -> None:
+        """End the connection; what was written gets a moment to be taken."""
+        transport = self.transport
+        super().force_close()
+        self._flush_or_abort(transport)
+
+    def _flush_or_abort(self, transport: asyncio.Transport | None) -> None:
+        if transport is not None and transport.get_write_buffer_size():
+            self._loop.call_later(LINGER_SECONDS, transport.abort)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Wake who waits for the end."""
@@ -193,9 +127,19 @@ class HttpProtocol(web.RequestHandler):
             self._lost = self._loop.create_future()
             await self._lost
 
+    def pause_writing(self) -> None:
+        """The client does not read: one that never reads an answer is cut off."""
+        super().pause_writing()
+        if self.guard is None and self.transport is not None:
+            timeout = self._settings.handshake_timeout
+            self._stuck = self._loop.call_later(timeout, self.transport.abort)
+
     def resume_writing(self) -> None:
         """The kernel has taken what was buffered."""
         super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
         if self.on_writable is not None:
             self.on_writable()
 
@@ -215,7 +159,6 @@ class HttpProtocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is no request, or a request that failed."""
-        self.request_arrived()
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is on its way already")
         response = self._answer_error(request, status, exc)

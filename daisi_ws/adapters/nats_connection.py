@@ -21,6 +21,7 @@ from daisi_ws.domain.errors import Unavailable
 
 API: Final = "$JS.API"
 API_TIMEOUT_SECONDS: Final = 2.0
+FIRST_CONNECT_SECONDS: Final = 3.0
 _RECONNECT_SECONDS: Final = 0.25
 
 log = structlog.get_logger(__name__)
@@ -98,23 +99,28 @@ class NatsConnection:
             "user_credentials": settings.credentials_file or None,
             "tls": settings.tls,
         }
+        self._client = Client()
         try:
-            await self._client.connect(
-                servers=[part.strip() for part in settings.url.split(",")],
-                name=self._name,
-                allow_reconnect=True,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=_RECONNECT_SECONDS,
-                connect_timeout=2,
-                ping_interval=settings.ping_interval_seconds,
-                max_outstanding_pings=2,
-                error_cb=self._on_error,
-                disconnected_cb=self._disconnected,
-                reconnected_cb=self._connected,
-                closed_cb=self._closed,
-                **{name: value for name, value in options.items() if value is not None},
-            )
-        except (NatsError, OSError, TimeoutError) as error:
+            # The client that never gives up a lost connection never gives up a first one either.
+            async with asyncio.timeout(FIRST_CONNECT_SECONDS):
+                await self._client.connect(
+                    servers=[part.strip() for part in settings.url.split(",")],
+                    name=self._name,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=_RECONNECT_SECONDS,
+                    connect_timeout=2,
+                    ping_interval=settings.ping_interval_seconds,
+                    max_outstanding_pings=2,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._disconnected,
+                    reconnected_cb=self._connected,
+                    closed_cb=self._closed,
+                    **{name: value for name, value in options.items() if value is not None},
+                )
+        except TimeoutError:
+            raise Unavailable(f"NATS is away: {self.problem}") from None
+        except (NatsError, OSError) as error:
             self.problem = str(error) or type(error).__name__
             raise Unavailable(f"NATS is away: {self.problem}") from None
         await self._connected()
@@ -189,5 +195,4 @@ class NatsConnection:
             return
         # A protocol error closes the library's client for good, whatever it was told.
         log.error("nats closed the connection for good: connecting anew", problem=self.problem)
-        self._client = Client()
         self.start()

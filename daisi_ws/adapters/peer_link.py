@@ -143,7 +143,7 @@ class PeerLink:
         return self._task
 
     async def _ask(self, call: PendingCall, timeout: float) -> Answer:
-        if self.breaker.wait(self._context.clock()):
+        if self._disposed or self.breaker.wait(self._context.clock()):
             self._calls.fail(f"pod {self.pod_id} is unreachable")
         self.start()
         try:

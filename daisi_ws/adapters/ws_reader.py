@@ -9,7 +9,8 @@ from typing import Final
 from aiohttp import WSMessage, WSMsgType, web
 from aiohttp.http import WebSocketError
 
-from daisi_ws.adapters.http_protocol import Guard, HttpSettings
+from daisi_ws.adapters.http_settings import HttpSettings
+from daisi_ws.adapters.ws_guard import Guard
 from daisi_ws.adapters.ws_sink import WebSocketSink
 from daisi_ws.app.connection import BACKLOG_BYTES, Connection, State
 from daisi_ws.app.gateway_ports import Gateway

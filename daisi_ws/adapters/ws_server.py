@@ -14,8 +14,9 @@ from functools import partial
 import structlog
 from aiohttp import web
 
-from daisi_ws.adapters.http_protocol import HttpProtocol, HttpSettings
+from daisi_ws.adapters.http_protocol import HttpProtocol
 from daisi_ws.adapters.http_request import SUBPROTOCOL
+from daisi_ws.adapters.http_settings import HttpSettings
 from daisi_ws.adapters.ws_reader import Reader
 from daisi_ws.adapters.ws_sink import WebSocketSink
 from daisi_ws.app.connection import Connection, State
@@ -138,11 +139,16 @@ class WebSocketServer:
         self._closing = True
         for connection in list(self._connections):
             connection.close(CloseReason.GOING_AWAY)
-        for patience in (CLIENT_CLOSE_SECONDS + 0.5, CLIENT_CLOSE_SECONDS):
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=patience)
-            for task in self._tasks:
-                task.cancel()
+        await self._wait_tasks(CLIENT_CLOSE_SECONDS + 0.5)
+        for task in self._tasks:
+            task.cancel()
+        await self._wait_tasks(CLIENT_CLOSE_SECONDS)
+
+    async def _wait_tasks(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._tasks and (left := deadline - time.monotonic()) > 0:
+            # Meanwhile admissions become connections: tasks that were not there before.
+            await asyncio.wait(self._tasks, timeout=left)
 
     async def _live(self, client: _Client) -> None:
         connection, started = client.connection, time.monotonic()
@@ -172,6 +178,7 @@ class WebSocketServer:
         protocol = request.protocol
         assert isinstance(protocol, HttpProtocol)
         socket.headers["X-Request-ID"] = connection.request_id
+        socket.headers["X-Daisi-Pod"] = connection.lock_value.partition("#")[0]
         await socket.prepare(request)
         transport, guard = protocol.transport, protocol.guard
         if transport is None or guard is None:

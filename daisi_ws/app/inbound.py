@@ -27,8 +27,8 @@ class Inbound:
     An older pod reads the same stream by a consumer of its own and pushes what our reader hands
     on as well. So while older pods push, each event is delivered once by its ID.
 
-    :param barrier: forgets routes and says from where they are read anew; None if this pod is
-        not the reader.
+    :param barrier: notes that a pod serves interests, forgets their routes and says from where
+        they are read anew; None if this pod is not the reader.
     :param displace: stops a session's delivery and gives up its lock.
     :param unserved: takes this pod out of a route that nobody here needs.
     """
@@ -39,7 +39,7 @@ class Inbound:
         hub: Hub,
         delivery: Delivery,
         tally: Tally,
-        barrier: Callable[[Iterable[str]], Position | None],
+        barrier: Callable[[str, Iterable[str]], Position | None],
         displace: Callable[[str, str], Awaitable[None]],
         unserved: Callable[[str], None],
         clock: Callable[[], float],
@@ -78,8 +78,7 @@ class Inbound:
 
     async def barrier(self, source: str, interests: Sequence[str]) -> Position | None:
         """See :meth:`ports.Inbound.barrier`."""
-        del source
-        return self._barrier(interests)
+        return self._barrier(source, interests)
 
     async def displace(self, session_key: str, holder: str) -> None:
         """See :meth:`ports.Inbound.displace`."""

@@ -165,9 +165,11 @@ class Ingest:
         The record is written before the first route is read, with an empty cache: who adds a
         route either finds us, or we find the route.
         """
+        since = self._wall()
         while True:
             try:
-                epoch = await self._claim(stream)
+                epoch = await self._claim(stream, since)
+                self._router.meet(record.pod_id for record in await self._pods.records())
                 floor = await self._stream.ack_floor()
                 upto = max((m.seq for m in self._waiting), default=floor)
                 missed = await self._stream.read(floor, upto)
@@ -176,7 +178,7 @@ class Ingest:
                 log.warning("cannot take over reading yet", problem=str(problem))
                 await asyncio.sleep(RETRY_SECONDS)
         self.record = ReaderRecord(
-            pod_id=self._pod_id, epoch=epoch, stream=stream, since=self._wall()
+            pod_id=self._pod_id, epoch=epoch, stream=stream, since=since
         )
         await self._delivery.wait_open()
         self._router.forget(None)
@@ -190,10 +192,10 @@ class Ingest:
         log.info("reader", epoch=epoch, stream=stream, after=floor, caught_up=len(missed))
         self._schedule()
 
-    async def _claim(self, stream: str) -> int:
+    async def _claim(self, stream: str, now: float) -> int:
         if self._shared:
             return SHARED_EPOCH
-        return await self._pods.claim_reader(self._pod_id, stream, self._wall())
+        return await self._pods.claim_reader(self._pod_id, stream, now)
 
     def _on_stale(self, epoch: int) -> None:
         if self.record is not None and epoch > self.record.epoch:

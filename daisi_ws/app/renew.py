@@ -103,10 +103,7 @@ class Renewal:
         config, now = self._config(), self._clock()
         held = [s for s in sessions if s.state is not State.CLOSED]
         kept = await self._locks.renew(
-            [
-                (s.principal.session_key, s.lock_value, lock_ttl(config, now - s.last_seen))
-                for s in held
-            ]
+            [(s.principal.session_key, s.lock_value, lock_ttl(config, _idle(s, now))) for s in held]
         )
         lost = [
             session
@@ -126,3 +123,8 @@ class Renewal:
         if self._away_since is not None:
             log.info("session locks renewed again", away_seconds=round(now - self._away_since, 3))
             self._away_since = None
+
+
+def _idle(session: Connection, now: float) -> float:
+    """Return how long ago the session's last activity was; one that is joining is active."""
+    return now - session.last_seen if session.state is State.OPEN else 0.0

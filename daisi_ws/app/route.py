@@ -36,16 +36,33 @@ class Router:
         self._reading: dict[str, bool] = {}
         self._unsettled: frozenset[str] = frozenset()
         self._everyone: frozenset[str] = frozenset()
+        self._met: frozenset[str] = frozenset()
         self._caching = True
         routes.on_invalidated(self.forget)
 
     def settle(self, everyone: Iterable[str], unsettled: Iterable[str]) -> None:
         """Set the pods known to live, and those among them to be given every event."""
         everyone = frozenset(everyone) - {self._pod_id}
-        unsettled = frozenset(unsettled) - {self._pod_id}
+        self._met -= everyone
+        everyone |= self._met
+        unsettled = (frozenset(unsettled) | self._met) - {self._pod_id}
         if (everyone, unsettled) != (self._everyone, self._unsettled):
             self._everyone, self._unsettled = everyone, unsettled
             self._owners.clear()
+
+    def meet(self, pods: Iterable[str]) -> bool:
+        """Note pods that serve something, known to live or not; tell whether one was new.
+
+        Until it is known, or forgotten, a new one counts as living and unsettled: should Redis
+        go away just now, it must not be missed.
+        """
+        new = frozenset(pods) - self._everyone - {self._pod_id}
+        if new:
+            self._met |= new
+            self._everyone |= new
+            self._unsettled |= new
+            self._owners.clear()
+        return bool(new)
 
     def cache(self, caching: bool) -> None:
         """Allow or forbid keeping what is read: a reader nobody can name must not keep any."""
@@ -68,6 +85,10 @@ class Router:
 
     def forget_pod(self, pod_id: str) -> list[str]:
         """Forget a pod without lease; return the interests whose routes named it."""
+        gone = {pod_id}
+        self._met -= gone
+        self._everyone -= gone
+        self._unsettled -= gone
         named = [interest for interest, pods in self._sets.items() if pod_id in pods]
         self.forget(named)
         self._owners.clear()
@@ -105,6 +126,7 @@ class Router:
         finally:
             valid = {interest for interest in missing if self._reading.pop(interest, False)}
         valid_sets = {i: pods for i, pods in found.items() if i in valid}
+        self.meet(frozenset().union(*found.values()))
         if self._caching:
             self._make_room()
             self._sets.update(valid_sets)

@@ -34,7 +34,6 @@ from daisi_ws.embedded import EmbeddedServerError, Servers
 
 READY_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.05
-_STOP_SECONDS: Final = 15.0
 _LOG_LINES: Final = 15
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -81,6 +80,7 @@ def dev_command(*, workers: int, once: bool, http_port: int, keep: Path | None) 
         with ExitStack() as stack:
             stack.enter_context(_signals())
             gateway = _start(stack, workers, http_port, keep)
+            stack.callback(_ignore_signals)
             run(_show(gateway, workers, once, set_aside))
     except EmbeddedServerError as error:
         raise Failure(error.message, error.log) from None
@@ -92,7 +92,7 @@ def _start(stack: ExitStack, workers: int, http_port: int, keep: Path | None) ->
         say(f"{servers.redis.address}, {servers.nats.address}")
     folder = keep / "gateway" if keep is not None else None
     gateway = GatewayProcess(servers, workers, port=http_port, folder=folder)
-    stack.callback(gateway.stop, _STOP_SECONDS)
+    stack.callback(gateway.stop)
     with step("gateway") as say:
         gateway.start()
         say(f"{gateway.url}, {plural(workers, 'worker')}")
@@ -171,7 +171,7 @@ def _forget_settings() -> list[str]:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Turn signals into an orderly way out, and let nothing interrupt that way."""
+    """Turn signals into an orderly way out."""
 
     def leave(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -183,3 +183,9 @@ def _signals() -> Iterator[None]:
     finally:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _ignore_signals() -> None:
+    """Let nothing interrupt the way out; it is short."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -12,6 +12,7 @@ import msgspec
 from daisi_ws.cli.tokens import AdminScope, admin_token, user_token
 from daisi_ws.client import Event, Frame, ReferenceClient, admin_url, user_url
 from daisi_ws.config import Config
+from daisi_ws.domain import principal
 
 COMPANY: Final = "acme"
 AGENT: Final = "sales"
@@ -43,21 +44,18 @@ class Arrival:
 class Visitor:
     """A connected client of the demonstration.
 
+    :param session_key: of its session's lock.
+    :param slot: of the worker it is connected to.
     :param kinds: the kinds of events it is to get.
     :param arrivals: what it got, in the order in which it came.
     """
 
     name: str
     client: ReferenceClient
+    session_key: str
     kinds: set[str]
     arrivals: list[Arrival] = field(default_factory=list)
-
-    @property
-    def slot(self) -> int:
-        """Return the slot of the worker it is connected to: its connection ID begins with it."""
-        ready = self.client.ready
-        head = ready.connection.partition("-")[0] if ready is not None else ""
-        return int(head) if head.isdigit() else -1
+    slot: int = -1
 
 
 class Visitors:
@@ -77,16 +75,35 @@ class Visitors:
 
     async def user(self, name: str, company: str = COMPANY) -> Visitor:
         """Connect a user of the agent; one of another company is to get nothing."""
-        token = user_token(self._config, company, AGENT, name, TOKEN_SECONDS)
-        kinds = {"chats"} if company == COMPANY else set[str]()
-        url = user_url(self._base_url, company, AGENT)
-        return await self._connect(name, url, self._config.auth.secret_token, token, kinds)
+        visitor = Visitor(
+            name,
+            ReferenceClient(
+                user_url(self._base_url, company, AGENT),
+                self._config.auth.secret_token,
+                user_token(self._config, company, AGENT, name, TOKEN_SECONDS),
+                on_frame=lambda frame: self._on_frame(visitor, frame),
+                session=self._session,
+            ),
+            principal.user(company, AGENT, name, 0).session_key,
+            {"chats"} if company == COMPANY else set(),
+        )
+        return await self._connect(visitor)
 
     async def admin(self, name: str) -> Visitor:
         """Connect an admin who sees all agents."""
-        token = admin_token(self._config, name, AdminScope(), TOKEN_SECONDS)
-        key = self._config.auth.admin_secret_token
-        return await self._connect(name, admin_url(self._base_url), key, token, {"agents"})
+        visitor = Visitor(
+            name,
+            ReferenceClient(
+                admin_url(self._base_url),
+                self._config.auth.admin_secret_token,
+                admin_token(self._config, name, AdminScope(), TOKEN_SECONDS),
+                on_frame=lambda frame: self._on_frame(visitor, frame),
+                session=self._session,
+            ),
+            principal.admin(name, 0).session_key,
+            {"agents"},
+        )
+        return await self._connect(visitor)
 
     async def select_chat(self, visitor: Visitor) -> None:
         """Have a user look at the chat."""
@@ -98,19 +115,13 @@ class Visitors:
         for visitor in self.all:
             await visitor.client.close()
 
-    async def _connect(
-        self, name: str, url: str, api_key: str, token: str, kinds: set[str]
-    ) -> Visitor:
-        arrivals: list[Arrival] = []
-
-        def on_frame(frame: Frame) -> None:
-            if self.keeping and isinstance(frame, Event):
-                event_id = _only_id.decode(frame.payload).event_id
-                arrivals.append(Arrival(event_id, frame.seq, frame.received_at))
-                self.on_arrival()
-
-        client = ReferenceClient(url, api_key, token, on_frame=on_frame, session=self._session)
-        await client.connect()
-        visitor = Visitor(name, client, kinds, arrivals)
+    async def _connect(self, visitor: Visitor) -> Visitor:
+        await visitor.client.connect()
         self.all.append(visitor)
         return visitor
+
+    def _on_frame(self, visitor: Visitor, frame: Frame) -> None:
+        if self.keeping and isinstance(frame, Event):
+            event_id = _only_id.decode(frame.payload).event_id
+            visitor.arrivals.append(Arrival(event_id, frame.seq, frame.received_at))
+            self.on_arrival()

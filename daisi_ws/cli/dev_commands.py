@@ -20,7 +20,8 @@ def commands(gateway: GatewayProcess, set_aside: list[str]) -> str:
 
     :param set_aside: names of settings in this shell that would get in the way there.
     """
-    body = f'{{"company_id":"{COMPANY}","agent_id":"{AGENT}","user_id":"zoe","expires_in_seconds":3600}}'
+    body = f'{{"company_id":"{COMPANY}","agent_id":"{AGENT}","user_id":"zoe"'
+    body += ',"expires_in_seconds":3600}'
     header = shlex.quote(f"@{gateway.header_file('user')}")
     lines = [
         *_preparation(gateway, set_aside),

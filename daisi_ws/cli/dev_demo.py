@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -64,7 +64,7 @@ class Demonstration:
         visitors.on_arrival = self._news.set
 
     async def connect(self) -> None:
-        """Connect users until every worker has one (the kernel spreads them), a stranger, an admin."""
+        """Connect users until every worker has one, as the kernel spreads them, and two others."""
         visitors = self._visitors
         names = (*_USERS, *(f"user-{n}" for n in range(len(_USERS) + 1, _MOST_USERS + 1)))
         users: list[Visitor] = []
@@ -73,13 +73,18 @@ class Demonstration:
                 self._slots.values()
             ):
                 break
-            users.append(await visitors.user(name))
+            users.append(await self._placed(await visitors.user(name)))
         for user in _one_of_each_slot(users):
             await visitors.select_chat(user)
-        await visitors.user("eve", STRANGER_COMPANY)
-        await visitors.admin("root")
+        await self._placed(await visitors.user("eve", STRANGER_COMPANY))
+        await self._placed(await visitors.admin("root"))
         rows = [[f"  {v.name}", f"worker {v.slot}", _looks_at(v)] for v in visitors.all]
         click.echo("\n".join(table(("  CLIENT", "CONNECTED TO", "LOOKS AT"), rows)))
+
+    async def _placed(self, visitor: Visitor) -> Visitor:
+        """Note which worker has a client: the pod that holds its session."""
+        visitor.slot = self._slots.get(await self._observer.holder(visitor.session_key), -1)
+        return visitor
 
     async def run(self) -> Outcome:
         """Publish events of all kinds, show every arrival, check them all."""
@@ -97,7 +102,7 @@ class Demonstration:
         for number in range(_ROUNDS):
             for kind in KINDS:
                 await self._show(kind, number, outcome)
-        self._check(outcome)
+        outcome.problems += violations(self._visitors.all, self._published)
         self._visitors.keeping = False
         return outcome
 
@@ -159,16 +164,24 @@ class Demonstration:
             except TimeoutError:
                 continue
 
-    def _check(self, outcome: Outcome) -> None:
-        """Find what came twice, out of order, or to whom it should not."""
-        for visitor in self._visitors.all:
-            got = [arrival.event_id for arrival in visitor.arrivals]
-            wanted = [event_id for kind, event_id in self._published if kind in visitor.kinds]
-            if got != wanted and set(got) >= set(wanted):
-                outcome.problems.append(
-                    f"{visitor.name} got {plural(len(got), 'event')} instead of {len(wanted)}, "
-                    "or not in order"
-                )
+
+def violations(visitors: Iterable[Visitor], published: Sequence[tuple[str, str]]) -> list[str]:
+    """Return what came twice, out of order, or to whom it should not.
+
+    :param published: kind and event ID of every event, in order.
+    """
+    found: list[str] = []
+    for visitor in visitors:
+        got = [arrival.event_id for arrival in visitor.arrivals]
+        wanted = [event_id for kind, event_id in published if kind in visitor.kinds]
+        # What did not come is told when it does not.
+        due = [event_id for event_id in wanted if event_id in got]
+        if got != due:
+            found.append(
+                f"{visitor.name} got {plural(len(got), 'event')} instead of {len(due)}, or not in "
+                "order"
+            )
+    return found
 
 
 def verdict(outcome: Outcome) -> str:

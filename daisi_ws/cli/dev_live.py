@@ -18,6 +18,10 @@ from daisi_ws.cli.wording import clock
 TERMINAL_SECONDS: Final = 1.0
 PLAIN_SECONDS: Final = 5.0
 
+# A line that is too long for the terminal must stay one line, or the next redraw misses its place.
+_NO_WRAP: Final = "\x1b[?7l"
+_WRAP: Final = "\x1b[?7h"
+
 _HEADERS: Final = ("WORKER", "STATE", "CONNECTIONS", "EVENTS/S", "DELIVERIES/S", "P50", "P99", "")
 _NUMBERS: Final = (2, 3, 4, 5, 6)
 
@@ -34,11 +38,19 @@ async def live_view(observer: Observer, running: Callable[[], bool]) -> None:
         if terminal:
             lines = _table(snapshot)
             up = f"\x1b[{height}A" if height else ""
-            click.echo(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J", nl=False)
+            drawn = "".join(f"\r{line}\x1b[K\n" for line in lines)
+            click.echo(f"{_NO_WRAP}{up}{drawn}\x1b[J{_WRAP}", nl=False)
             height = len(lines)
         else:
             click.echo(plain_line(snapshot, time.time()))
-        await asyncio.sleep(TERMINAL_SECONDS if terminal else PLAIN_SECONDS)
+        await _pause(TERMINAL_SECONDS if terminal else PLAIN_SECONDS, running)
+
+
+async def _pause(seconds: float, running: Callable[[], bool]) -> None:
+    """Wait, but no longer than a second after the end."""
+    until = time.monotonic() + seconds
+    while running() and (left := until - time.monotonic()) > 0:
+        await asyncio.sleep(min(left, 1.0))
 
 
 def plain_line(snapshot: Snapshot, now: float) -> str:

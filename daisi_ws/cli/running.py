@@ -1,4 +1,4 @@
-"""Runs a command's coroutine; Ctrl-C and SIGTERM end it in good order."""
+"""Runs a command's coroutine; signals end it in good order."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import uvloop
 
 T = TypeVar("T")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(main: Coroutine[None, None, T]) -> T:
     """Run a coroutine to its end and return its result.
 
-    The first SIGINT or SIGTERM cancels it, so that everything it opened is closed; the process
-    then exits with 128 and the signal's number (130, 143), as a shell expects.
+    SIGINT, SIGTERM and SIGHUP cancel it, so that everything it opened is closed; the process then
+    exits with 128 and the signal's number (130, 143, 129), as a shell expects. One that is ignored
+    (`nohup`) stays so.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_guarded(main))
@@ -34,7 +35,8 @@ async def _guarded(main: Coroutine[None, None, T]) -> T:
         got.append(number)
         task.cancel()
 
-    for number in _SIGNALS:
+    handled = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    for number in handled:
         loop.add_signal_handler(number, stop, number)
     try:
         return await task
@@ -43,5 +45,5 @@ async def _guarded(main: Coroutine[None, None, T]) -> T:
             raise
         sys.exit(128 + got[0])
     finally:
-        for number in _SIGNALS:
+        for number in handled:
             loop.remove_signal_handler(number)

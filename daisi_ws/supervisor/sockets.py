@@ -6,7 +6,7 @@ else listens and leaves no gap for a race, and gets the flag only then, for its 
 
 The default gRPC ports lie in Linux's range for outgoing connections: without care, any client
 socket could take the port that a successor needs. A bound socket that does not listen keeps the
-kernel from handing the port out, and lets the worker's server bind it beside ours.
+kernel from handing the port out, and lets the worker's server bind it too (SO_REUSEADDR on both).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _reserve(
     sockets: list[socket.socket] = []
     for port in range(first, first + count):
         try:
-            sockets.append(_reserved(host, port, stack))
+            sockets.append(_bind(host, port, stack))
         except OSError as error:
             problems.append(_problem("server.grpc_port", host, port, error))
             if error.errno != errno.EADDRINUSE:
@@ -121,9 +121,9 @@ def _reserve_any(
     for _ in range(_RANGE_TRIES):
         with ExitStack() as attempt:
             try:
-                sockets = [_reserved(host, 0, attempt)]
+                sockets = [_bind(host, 0, attempt)]
                 first = sockets[0].getsockname()[1]
-                sockets += [_reserved(host, first + n, attempt) for n in range(1, count)]
+                sockets += [_bind(host, first + n, attempt) for n in range(1, count)]
             except (OSError, OverflowError) as error:
                 last = error if isinstance(error, OSError) else last
                 continue
@@ -134,15 +134,7 @@ def _reserve_any(
     return []
 
 
-def _reserved(host: str, port: int, stack: ExitStack) -> socket.socket:
-    # Without SO_REUSEPORT the bind fails if anyone listens there; the flag set afterwards lets
-    # the worker's server in.
-    reserved = _bind(host, port, stack, reuse_port=False)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    return reserved
-
-
-def _bind(host: str, port: int, stack: ExitStack, *, reuse_port: bool) -> socket.socket:
+def _bind(host: str, port: int, stack: ExitStack, *, reuse_port: bool = False) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(
         host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

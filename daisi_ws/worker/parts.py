@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 
 from daisi_ws import __version__
 from daisi_ws.adapters.client_tls import client_context
@@ -36,7 +37,7 @@ from daisi_ws.app.inbound import Inbound
 from daisi_ws.app.ingest import Ingest
 from daisi_ws.app.interests import Interests
 from daisi_ws.app.membership import Membership
-from daisi_ws.app.ports import PodRecord
+from daisi_ws.app.ports import PodRecord, Position
 from daisi_ws.app.pulse import Pulse
 from daisi_ws.app.renew import Renewal
 from daisi_ws.app.route import Router
@@ -227,7 +228,7 @@ class Parts:
             hub=self.hub,
             delivery=self.delivery,
             tally=self.metrics.tally,
-            barrier=self.ingest.barrier,
+            barrier=self._barrier,
             displace=self.sessions.displace,
             unserved=self.interests.unserved,
             clock=time.monotonic,
@@ -274,6 +275,11 @@ class Parts:
             p50_ms=figures.p50_ms,
             p99_ms=figures.p99_ms,
         )
+
+    def _barrier(self, source: str, interests: Iterable[str]) -> Position | None:
+        if self.router.meet([source]):
+            self.membership.wake()
+        return self.ingest.barrier(interests)
 
     async def _address_of(self, pod_id: str) -> str | None:
         return await self.membership.address_of(pod_id)

@@ -14,7 +14,7 @@ from pathlib import Path
 from daisi_ws.adapters.grpc_server import GrpcServer, ServerSettings
 from daisi_ws.adapters.peer_context import PeerSettings
 from daisi_ws.adapters.peers_grpc import PeersGrpc
-from daisi_ws.app.ports import Position
+from daisi_ws.app.ports import Peers, Position
 from daisi_ws.domain.errors import Refusal, Unavailable
 from daisi_ws.domain.packets import Item
 from daisi_ws.metrics import Metrics
@@ -22,6 +22,8 @@ from daisi_ws.metrics import Metrics
 SUBJECT = "websocket.acme.support.chats"
 STREAM = "wa_stream@1"
 EPOCH = 7
+B = "b-0-1"
+C = "c-0-1"
 
 QUICK = PeerSettings(
     forward_timeout=1.0,
@@ -37,6 +39,17 @@ QUICK = PeerSettings(
 def item(seq: int, text: bytes = b"{}") -> Item:
     """Return an event with this sequence."""
     return Item(seq, seq * 1000, SUBJECT, text, f"r{seq}")
+
+
+def push_all(peers: Peers, first: int, last: int, pod_id: str = B) -> None:
+    """Push events `first` to `last`."""
+    for seq in range(first, last + 1):
+        peers.push(pod_id, item(seq))
+
+
+def empty(peers: Peers) -> bool:
+    """Tell whether everything pushed was accepted."""
+    return peers.floor() is None
 
 
 async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
@@ -155,7 +168,8 @@ async def peers_of(
 ) -> AsyncIterator[PeersGrpc]:
     """Make the pushing side of pod `a-0-1`, as a reader."""
     peers = PeersGrpc("a-0-1", addresses.lookup, settings, metrics or Metrics())
-    peers.reading(EPOCH, STREAM)
+    port: Peers = peers
+    port.reading(EPOCH, STREAM)
     try:
         yield peers
     finally:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import itertools
 import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
-from daisi_ws.adapters.http_protocol import HttpSettings
+from aiohttp import web
+
 from daisi_ws.adapters.http_server import HttpServer
+from daisi_ws.adapters.http_settings import HttpSettings
 from daisi_ws.app.connection import Connection
 from daisi_ws.app.ports import Sink
 from daisi_ws.config import testing_config
@@ -39,7 +42,7 @@ class FakeAuthenticator:
     """Knows two keys; a token is `kind:ids`, in clear."""
 
     def check_api_key(self, kind: Kind, presented: str | None) -> None:
-        if presented != KEYS[kind]:
+        if not hmac.compare_digest(presented or "", KEYS[kind]):
             raise InvalidAPIKey("the API key is missing or wrong")
 
     async def principal(
@@ -69,8 +72,6 @@ class FakeAuthenticator:
 class FakeGateway:
     """Admits everybody with real connections; what happens to them can be set."""
 
-    max_count: int = 100
-    policy: str = "drop_oldest"
     is_accepting: bool = True
     refusal: Refusal | Exception | None = None
     message_refusal: Refusal | Exception | None = None
@@ -93,7 +94,7 @@ class FakeGateway:
         await self.may_admit.wait()
         if self.refusal is not None:
             raise self.refusal
-        outbox = Outbox(self.max_count, 2**20, "drop_oldest")
+        outbox = Outbox(100, 2**20, "drop_oldest")
         number = next(self._numbers)
         connection = Connection(
             connection_id=f"c{number}",
@@ -143,9 +144,10 @@ class FakeProbes:
     """Alive and READY, unless told otherwise."""
 
     status = 200
+    padding = ""
 
     def health(self) -> tuple[int, dict[str, object]]:
-        return 200, {"status": "OK"}
+        return 200, {"status": "OK", "padding": self.padding}
 
     def ready(self) -> tuple[int, dict[str, object]]:
         return self.status, {"status": "READY" if self.status == 200 else "NOT_READY"}
@@ -173,6 +175,12 @@ class Serving:
             metrics=self.metrics,
             writable=self.gateway.writable,
         )
+
+    def open_protocols(self) -> list[web.RequestHandler]:
+        """Return the server's ends of the TCP connections that are not over."""
+        protocols = self.server._protocols
+        assert protocols is not None
+        return protocols.connections
 
     def count(self, name: str, **labels: str) -> float:
         """Return a metric's value, 0 where it has none."""
@@ -354,8 +362,29 @@ def upgrade_headers(kind: Kind = "user", **changes: str | None) -> dict[str, str
 
 def handshake(target: str = "/ws/acme/bot?token=user:acme:bot:ann", **changes: str | None) -> bytes:
     """Return the bytes of a user's handshake."""
-    lines = "".join(f"{k}: {v}\r\n" for k, v in upgrade_headers(**changes).items())
+    lines = "".join(f"{k}: {v}\r\n" for k, v in upgrade_headers("user", **changes).items())
     return f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode()
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something holds that no event tells of."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - what is watched has nothing to wait for
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def open_wire(**overrides: object) -> AsyncIterator[tuple[Serving, Wire]]:
+    """Run a server as :func:`serving` does, with a TCP connection to it."""
+    async with serving(**overrides) as running, await Wire.connect(running.port) as wire:
+        yield running, wire
+
+
+@asynccontextmanager
+async def open_websocket(**overrides: object) -> AsyncIterator[tuple[Serving, Wire]]:
+    """Run a server as :func:`serving` does, with a WebSocket to it."""
+    async with serving(**overrides) as running, websocket(running.port) as wire:
+        yield running, wire
 
 
 @asynccontextmanager

@@ -143,7 +143,7 @@ async def test_a_lease_ends_and_that_is_noticed(pods: PodsRedis, redis: Redis) -
     assert [r.connections for r in await pods.records()] == [3]
     assert await pods.leases(["host-0-1", "host-0-2"]) == [True, False]
     async with asyncio.timeout(5):
-        while await redis.exists("pod:host-0-1"):  # noqa: ASYNC110 - Redis tells nobody
+        while await redis.exists("pod:host-0-1"):
             await asyncio.sleep(0.01)
     assert await pods.get("host-0-1") is None
     assert await pods.records() == []

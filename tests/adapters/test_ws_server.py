@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -27,8 +28,10 @@ from tests.adapters.http_support import (
     Serving,
     Wire,
     close_payload,
+    eventually,
     frame,
     handshake,
+    open_websocket,
     serving,
     websocket,
 )
@@ -51,9 +54,7 @@ async def served(wire: Wire) -> None:
 
 async def until(running: Serving, name: str, value: float, **labels: str) -> None:
     """Wait until a metric has reached a value."""
-    async with asyncio.timeout(DEADLINE):
-        while running.count(name, **labels) < value:
-            await asyncio.sleep(0.005)
+    await eventually(lambda: running.count(name, **labels) >= value)
 
 
 # -- messages -----------------------------------------------------------------------------------
@@ -152,14 +153,13 @@ async def test_a_refused_message_is_told_and_the_connection_stays(
 
 async def test_a_fault_of_ours_closes_with_1011() -> None:
     """An unexpected error in a message's handling is logged and ends only this connection."""
-    async with serving() as running, websocket(running.port, "other") as other:
-        async with websocket(running.port) as wire:
-            running.gateway.message_refusal = RuntimeError("inner workings")
-            with capture_logs() as lines:
-                wire.send(frame(TEXT, SELECT))
-                assert await wire.close_code() == 1011
-                assert (await running.gateway.next_left())[1] is CloseReason.INTERNAL_ERROR
-            await served(other)
+    async with open_websocket() as (running, wire), websocket(running.port, "other") as other:
+        running.gateway.message_refusal = RuntimeError("inner workings")
+        with capture_logs() as lines:
+            wire.send(frame(TEXT, SELECT))
+            assert await wire.close_code() == 1011
+            assert (await running.gateway.next_left())[1] is CloseReason.INTERNAL_ERROR
+        await served(other)
     assert [line["event"] for line in lines] == ["connection failed", "connection ended"]
 
 
@@ -240,16 +240,17 @@ async def test_an_unmasked_frame_is_found_wherever_tcp_cuts(begun: int) -> None:
 async def test_a_message_of_the_limit_is_served() -> None:
     """The largest permitted message is permitted."""
     padded = SELECT[:-1] + b" " * (1024 - len(SELECT)) + b"}"
-    async with serving(server__max_message_bytes=1024) as running:
-        async with websocket(running.port) as wire:
-            wire.send(frame(TEXT, padded))
-            assert await taken(running) == SelectChat("c1", 5)
+    async with open_websocket(server__max_message_bytes=1024) as (running, wire):
+        wire.send(frame(TEXT, padded))
+        assert await taken(running) == SelectChat("c1", 5)
 
 
 async def test_a_client_that_goes_on_sending_gets_the_close_frame() -> None:
     """A refused large message is read to its end, so that no reset overtakes the 1009."""
     async with serving() as running, websocket(running.port) as wire:
         wire.send(frame(TEXT, b"x" * 4_000_000))
+        async with asyncio.timeout(DEADLINE):
+            await wire.writer.drain()
         assert await wire.close_code() == 1009
 
 
@@ -312,13 +313,7 @@ async def test_limits_change_for_open_connections() -> None:
     async with serving() as running, websocket(running.port) as wire:
         wire.send(frame(TEXT, SELECT))
         await taken(running)
-        running.settings = type(running.settings)(
-            **{
-                **{f: getattr(running.settings, f) for f in running.settings.__slots__},
-                "message_burst": 1,
-                "max_messages_per_second": 0.1,
-            }
-        )
+        running.settings = replace(running.settings, message_burst=1, max_messages_per_second=0.1)
         wire.send(frame(TEXT, SELECT) * 2)
         await taken(running)
         assert await wire.error_code() == "RateLimitExceeded"
@@ -338,8 +333,11 @@ async def test_limits_change_for_open_connections() -> None:
         (close_payload(4999), 4999, CloseReason.ABNORMAL),
     ],
 )
-async def test_a_close_is_answered(payload: bytes, answer: int, reason: CloseReason) -> None:
-    """The client's close code comes back once, and the connection leaves with its reason."""
+async def test_a_close_is_answered(
+    payload: bytes, answer: int, reason: CloseReason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's close code comes back once, TCP ends at once, and the reason is told."""
+    monkeypatch.setattr(ws_sink, "CLIENT_CLOSE_SECONDS", 60)
     async with serving() as running, websocket(running.port) as wire:
         wire.send(frame(CLOSE, payload))
         assert await wire.next_frame() == (CLOSE, close_payload(answer))
@@ -438,6 +436,7 @@ async def test_closing_the_server_closes_everybody() -> None:
                 late.send(handshake())
                 async with asyncio.timeout(DEADLINE):
                     await running.gateway.admitting.wait()
+                started = time.monotonic()
                 closing = asyncio.create_task(running.server.close())
                 for wire in (a, b):
                     assert await wire.close_code() == 1001
@@ -447,6 +446,7 @@ async def test_closing_the_server_closes_everybody() -> None:
                 assert await late.close_code() == 1001
                 late.send(frame(CLOSE, close_payload(1001)))
                 await closing
+                assert time.monotonic() - started < 2
         reasons = [running.gateway.left.get_nowait()[1] for _ in range(3)]
         assert reasons == [CloseReason.GOING_AWAY] * 3
         assert running.gateway.left.empty()
@@ -552,18 +552,18 @@ async def test_a_stuck_client_is_aborted_soon() -> None:
 
 async def test_a_client_that_only_pings_does_not_pile_up_pongs() -> None:
     """Pongs are not buffered for a client that does not read."""
-    async with serving(server__max_messages_per_second=100_000) as running:
-        async with await narrow(running) as wire:
-            connection = running.gateway.admitted[0]
-            assert connection.sink is not None
-            connection.sink.write(text_frame(b"x" * 20_000_000))
-            backlog = connection.sink.backlog()
-            assert backlog > BACKLOG_BYTES
-            wire.send(frame(PING, b"x" * 100) * 50 + frame(TEXT, SELECT))
-            await taken(running)
-            assert connection.sink.backlog() <= backlog
-            connection.close(CloseReason.TOO_SLOW)
-            await running.gateway.next_left()
+    limit = {"server__max_messages_per_second": 100_000}
+    async with serving(**limit) as running, await narrow(running) as wire:
+        connection = running.gateway.admitted[0]
+        assert connection.sink is not None
+        connection.sink.write(text_frame(b"x" * 20_000_000))
+        backlog = connection.sink.backlog()
+        assert backlog > BACKLOG_BYTES
+        wire.send(frame(PING, b"x" * 100) * 50 + frame(TEXT, SELECT))
+        await taken(running)
+        assert connection.sink.backlog() <= backlog
+        connection.close(CloseReason.TOO_SLOW)
+        await running.gateway.next_left()
 
 
 async def test_incoming_bytes_are_a_sign_of_life() -> None:
@@ -572,7 +572,5 @@ async def test_incoming_bytes_are_a_sign_of_life() -> None:
         connection = running.gateway.admitted[0]
         connection.last_seen = 0.0
         wire.send(frame(TEXT, SELECT)[:3])
-        async with asyncio.timeout(DEADLINE):
-            while connection.last_seen == 0.0:
-                await asyncio.sleep(0.005)
+        await eventually(lambda: connection.last_seen > 0.0)
         assert abs(time.monotonic() - connection.last_seen) < DEADLINE

@@ -227,7 +227,9 @@ def test_json_that_is_no_object(data: bytes) -> None:
 
 
 @settings(deadline=None, max_examples=500)
-@given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")))
+@given(
+    st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace"))
+)
 def test_garbage_never_raises_anything_else(data: bytes) -> None:
     """Whatever the bytes, the outcome is a frame of valid JSON or `NotAnEvent`."""
     for whole in (data, ROW % data, payload()[:-1] + b"," + data + b"}"):

@@ -33,7 +33,21 @@ def test_one_other_character_is_enough(before: str, character: str, after: str) 
 @pytest.mark.parametrize(
     "value",
     [
-        *("", "a" * 129, "a.b", "*", ">", "a:b", "{a}", "a b", "a\n", "\na", "a\x00", "a/b", "a%2eb"),
+        *(
+            "",
+            "a" * 129,
+            "a.b",
+            "*",
+            ">",
+            "a:b",
+            "{a}",
+            "a b",
+            "a\n",
+            "\na",
+            "a\x00",
+            "a/b",
+            "a%2eb",
+        ),
         *("é", "ａ", "a\u200b", "\ud800", None, 7, True, b"a", ["a"], {"a": 1}),  # noqa: RUF001
     ],
 )

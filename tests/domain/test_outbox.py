@@ -161,7 +161,7 @@ puts = st.lists(
 def test_events_come_in_order_or_are_told_as_lost(
     steps: list[tuple[str, int]], count: int, size: int
 ) -> None:
-    """Bounded by count and bytes; every event comes once, in order, or lies in a gap told before."""
+    """It is bounded; every event comes once, in order, or lies in a gap that was told."""
     outbox = Outbox(count, size, "drop_oldest")
     seq = others = lost = 0
     seen: list[int] = []

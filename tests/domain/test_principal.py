@@ -44,9 +44,7 @@ def test_admin() -> None:
         ("other", "bot", "acme", ""),
     ],
 )
-def test_restriction_only_narrows(
-    company: str, agent: str, restriction: str, subject: str
-) -> None:
+def test_restriction_only_narrows(company: str, agent: str, restriction: str, subject: str) -> None:
     """What an admin sees is in the subscription and in the restriction, or it is nothing."""
     assert principal.admin("root", 1.0, company, agent, restriction).subject == subject
 

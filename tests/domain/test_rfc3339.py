@@ -55,13 +55,13 @@ def test_timestamps(text: str, unix: float) -> None:
         "2026-07-30T12:34:56+0100",
         "2026-07-30T12:34:56Z\n",
         " 2026-07-30T12:34:56Z",
-        "２０26-07-30T12:34:56Z",
+        "\uff12\uff1026-07-30T12:34:56Z",
         "1785414896",
     ],
 )
 def test_what_is_no_timestamp(text: str) -> None:
     """Everything else is refused, near misses included."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         rfc3339.parse(text)
 
 
@@ -90,5 +90,5 @@ def test_format_is_read_back(microseconds: int) -> None:
 @pytest.mark.parametrize("unix", [1e12, 1e30, float("inf"), float("nan")])
 def test_no_such_time(unix: float) -> None:
     """A time beyond four-digit years cannot be written."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         rfc3339.format_utc(unix)

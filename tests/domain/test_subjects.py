@@ -100,14 +100,13 @@ def test_interest_and_route_key_are_one_to_one(company: str, agent: str, chat: s
 def test_route_keys_are_the_contracts() -> None:
     """The keys that older pods know are spelled as they spell them."""
     assert subjects.route_key(subjects.chats("acme", "bot")) == "route:acme:bot:chats"
-    assert (
-        subjects.route_key(subjects.thread("acme", "bot", "c1")) == "route:acme:bot:messages:c1"
-    )
+    assert subjects.route_key(subjects.thread("acme", "bot", "c1")) == "route:acme:bot:messages:c1"
     assert subjects.route_key(subjects.admin_pattern("acme", "*")) == "admin_route:acme:*"
 
 
 @pytest.mark.parametrize(
-    "key", ["", "route", "route:a:b", "route:a:b:messages", "session:a:b:c", "pods", "admin_route:a"]
+    "key",
+    ["", "route", "route:a:b", "route:a:b:messages", "session:a:b:c", "pods", "admin_route:a"],
 )
 def test_other_keys_are_no_routes(key: str) -> None:
     """A key that is no route's has no interest."""

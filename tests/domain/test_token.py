@@ -108,7 +108,10 @@ def test_no_other_id_gets_through(text: str, name: str) -> None:
 def test_requested_user_content() -> None:
     """A request becomes a content that expires so many seconds from now, in UTC."""
     body = content({**_without(USER, "expires_at"), "expires_in_seconds": 3600, "more": 1})
-    assert token.requested("user", body, NOW) == {**USER, "expires_at": "2026-07-30T13:34:56.250000Z"}
+    assert token.requested("user", body, NOW) == {
+        **USER,
+        "expires_at": "2026-07-30T13:34:56.250000Z",
+    }
 
 
 def test_requested_admin_content_leaves_out_what_means_all() -> None:

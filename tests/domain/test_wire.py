@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,7 +65,7 @@ cuts = st.lists(st.integers(0, 200_000), max_size=12)
 def pieces(data: bytes, at: list[int]) -> list[bytes]:
     """Cut data at the given places."""
     edges = [0, *sorted(min(cut, len(data)) for cut in at), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 @given(sizes=frame_sizes, at=cuts)

@@ -139,7 +139,7 @@ class FakeWorker:
         }
 
     def _report(self, report: Report) -> None:
-        with suppress(BlockingIOError):
+        with suppress(BlockingIOError, BrokenPipeError):
             os.write(self._context.report_fd, encode_report(report))
 
     def _read_mode(self) -> str:

@@ -36,6 +36,7 @@ class Stage:
         self.forgotten: list[Forget] = []
         self.said: list[Say] = []
         self.exit_code: int | None = None
+        self.refused_forks = 0
         self._fork_works = fork_works
         self._next_pid = 100
         self.do(self.fleet.start(self.now))
@@ -60,6 +61,7 @@ class Stage:
 
     def _fork(self, life: Life) -> None:
         if self.fleet.stopping:
+            self.refused_forks += 1
             return
         living = {other.pod_id for other in self.alive.values()}
         assert life.predecessor not in living, "the lease of a living pod would be removed"

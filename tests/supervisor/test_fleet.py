@@ -74,6 +74,7 @@ def test_second_stop_is_quick_and_third_is_immediate() -> None:
     assert stage.signals(first) == [TERM, INT]
     stage.do(stage.fleet.stop("SIGINT", stage.now))
     assert stage.signals(first) == [TERM, INT, KILL]
+    stage.do(stage.fleet.stop("SIGINT", stage.now))
     stage.pass_time(10)
     assert stage.signals(second) == [TERM, INT, KILL], "killed once only"
 
@@ -98,6 +99,19 @@ def test_stop_between_a_death_and_its_replacement_starts_nothing_more() -> None:
     assert stage.exit_code == 0
     stage.pass_time(60)
     assert len(stage.forks) == 1
+
+
+def test_stop_leaves_no_retry_to_wake_up_for() -> None:
+    """While the others drain, the loop does not spin for a slot that stays empty."""
+    stage = Stage(2)
+    stage.ready()
+    stage.die(stage.pid(0), signum=9)
+    stage.do(stage.fleet.stop("SIGTERM", stage.now))
+    stage.pass_time(5)
+    wakeup = stage.fleet.next_wakeup()
+    assert wakeup is not None
+    assert wakeup > stage.now
+    assert stage.refused_forks == 0
 
 
 def test_stop_does_not_signal_a_worker_twice_that_is_leaving_already() -> None:
@@ -165,6 +179,18 @@ def test_pause_of_the_supervisor_itself_is_not_held_against_the_workers() -> Non
     assert stage.signals(stage.pid(0)) == [ABRT]
 
 
+def test_word_that_came_during_the_pause_counts_once() -> None:
+    """Read just before the tick, it gives no immunity for as long as the pause was."""
+    stage = Stage(1)
+    stage.ready()
+    stage.pass_time(1)
+    stage.now += 3600
+    stage.report(stage.pid(0), Heartbeat())
+    stage.do(stage.fleet.tick(stage.now))
+    stage.pass_time(TIMINGS.silence, heartbeats=False)
+    assert stage.signals(stage.pid(0)) == [ABRT]
+
+
 def test_pause_of_the_supervisor_moves_the_drain_deadline() -> None:
     """A worker that was frozen with us can finish its drain."""
     stage = Stage(1)
@@ -209,7 +235,7 @@ def test_leaving_worker_is_not_told_to_reload() -> None:
 
 
 def test_ready_and_not_ready_are_said_when_they_change() -> None:
-    """A worker that starts or repeats itself does not fill the log: it says itself what it lacks."""
+    """A worker that starts or repeats itself does not fill the log."""
     stage = Stage(1)
     pid = stage.pid(0)
     for why in ("redis is away", "nats is away"):

@@ -195,10 +195,12 @@ def test_old_worker_that_drains_unasked_meanwhile_is_no_second_replacement() -> 
     old, new = stage.pid(0), stage.successor(0)
     stage.report(old, Draining())
     stage.pass_time(3)
+    stage.die(old)
+    stage.pass_time(3)
     assert len(stage.forks) == 2
     stage.ready(new)
-    assert not stage.signals(old)
     assert stage.pid(0) == new
+    assert stage.events()[-1] == "rolling restart done"
 
 
 def test_stop_ends_the_restart() -> None:
@@ -214,6 +216,57 @@ def test_stop_ends_the_restart() -> None:
         stage.die(pid)
     assert stage.exit_code == 0
     assert len(stage.forks) == 3
+    assert stage.refused_forks == 0
+
+
+def test_successor_that_hung_is_not_promoted_by_a_late_word() -> None:
+    """It has been sent SIGABRT: what it says now does not count."""
+    stage = _rolling(1)
+    old, new = stage.pid(0), stage.successor(0)
+    stage.report(new, Heartbeat())
+    for _ in range(30):
+        stage.now += 1
+        stage.report(old, Heartbeat())
+        stage.do(stage.fleet.tick(stage.now))
+    stage.ready(new)
+    assert stage.pid(0) == old
+    assert not stage.signals(old)
+
+
+def test_next_slot_waits_for_everyone_who_leaves_this_one() -> None:
+    """The new worker drains unasked as well: both must be gone."""
+    stage = _rolling(2)
+    old, new = stage.pid(0), stage.successor(0)
+    stage.ready(new)
+    stage.report(new, Draining())
+    stage.die(old)
+    assert stage.fleet.slots[1].successor is None
+    stage.die(new)
+    assert stage.successor(1)
+
+
+def test_successor_knows_no_predecessor_that_was_replaced_long_ago() -> None:
+    """The lease of an earlier dead worker is its replacement's business."""
+    stage = Stage(1)
+    stage.ready()
+    stage.die(stage.pid(0), signum=9)
+    stage.pass_time(1)
+    stage.ready()
+    stage.do(stage.fleet.roll(stage.now))
+    assert stage.forks[-1].predecessor is None
+
+
+def test_silent_successor_leaves_no_deadline_behind() -> None:
+    """It hangs exactly when its time is over; the loop waits for its end without spinning."""
+    stage = _rolling(1)
+    old = stage.pid(0)
+    while not stage.signals(stage.successor(0)):
+        stage.now += 1
+        stage.report(old, Heartbeat())
+        stage.do(stage.fleet.tick(stage.now))
+    wakeup = stage.fleet.next_wakeup()
+    assert wakeup is not None
+    assert wakeup > stage.now
 
 
 def test_pause_of_the_supervisor_does_not_abort() -> None:

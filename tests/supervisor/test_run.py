@@ -85,8 +85,8 @@ def test_ctrl_c_in_a_terminal_drains(tmp_path: Path) -> None:
 
 def test_second_sigterm_is_quick(tmp_path: Path) -> None:
     """Workers that ignore everything are gone about two seconds later, long before the drain."""
+    (tmp_path / "worker").write_text("stubborn")
     with Host(tmp_path, kill=600) as host:
-        host.set_mode("stubborn")
         host.started()
         host.send(signal.SIGTERM)
         host.wait_until(lambda: all(map(host.signals_of, host.worker_pids())))
@@ -98,8 +98,8 @@ def test_second_sigterm_is_quick(tmp_path: Path) -> None:
 
 def test_stubborn_worker_is_killed_when_its_drain_time_is_over(tmp_path: Path) -> None:
     """One SIGTERM, one deadline, SIGKILL with a line, exit code 4."""
+    (tmp_path / "worker").write_text("stubborn")
     with Host(tmp_path, workers=1, kill=0.5) as host:
-        host.set_mode("stubborn")
         host.started()
         assert host.stop() == 4
         assert host.wait_for("worker killed")["why"] == "did not end in time"
@@ -306,8 +306,8 @@ def test_stopped_worker_goes_on_when_it_is_continued(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["serve", "stubborn", "no_lifeline"])
 def test_workers_do_not_outlive_a_killed_supervisor(tmp_path: Path, mode: str) -> None:
     """By the lifeline where signals are ignored, by a signal where the lifeline is not watched."""
+    (tmp_path / "worker").write_text(mode)
     with Host(tmp_path) as host:
-        host.set_mode(mode)
         host.started()
         host.process.kill()
         host.process.wait(DEADLINE)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
-from concurrent import futures
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
-import grpc
 import pytest
 
+from daisi_ws.supervisor import sockets
 from daisi_ws.supervisor.settings import StartError, SupervisorSettings, Timings
 from daisi_ws.supervisor.sockets import take_ports
 
@@ -77,15 +78,30 @@ def test_grpc_range_is_two_ports_a_slot_in_a_row() -> None:
         assert numbers == list(range(ports.grpc_port, ports.grpc_port + 6))
 
 
-def test_worker_can_bind_a_reserved_port() -> None:
+GRPC_SERVER = """
+import sys, grpc
+from concurrent import futures
+server = grpc.server(futures.ThreadPoolExecutor(1))
+assert server.add_insecure_port(sys.argv[1])
+server.start()
+print("started", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "[::]"])
+def test_worker_can_bind_a_reserved_port(host: str) -> None:
     """A real gRPC server starts beside the reservation and answers there."""
-    with take_ports(SETTINGS) as ports:
-        server = grpc.server(futures.ThreadPoolExecutor(1))
-        assert server.add_insecure_port(f"127.0.0.1:{ports.grpc_port}") == ports.grpc_port
-        server.start()
-        with socket.create_connection(("127.0.0.1", ports.grpc_port), 5) as client:
-            assert client.recv(9), "HTTP/2 settings"
-        server.stop(0).wait()
+    with take_ports(replace(SETTINGS, grpc_host=host)) as ports:
+        command = [sys.executable, "-c", GRPC_SERVER, f"{host}:{ports.grpc_port}"]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"started\n"
+            with socket.create_connection(("127.0.0.1", ports.grpc_port), 5) as client:
+                assert client.recv(9), "HTTP/2 settings"
+            server.kill()
 
 
 def test_kernel_does_not_hand_out_a_reserved_port(stranger: int) -> None:
@@ -126,6 +142,28 @@ def test_own_ports_are_refused_to_a_second_supervisor() -> None:
     with take_ports(SETTINGS) as ports:
         second = replace(SETTINGS, http_port=ports.http_port)
         with pytest.raises(StartError, match="is taken"), take_ports(second):
+            raise AssertionError("not reached")
+
+
+def test_two_that_start_at_the_same_moment_do_not_both_get_the_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A rival that gets in between our bind and our listen has the port to itself."""
+    with take_ports(SETTINGS) as ports:
+        settings = replace(SETTINGS, http_port=ports.http_port)
+    real = sockets._bind
+    with ExitStack() as rival:
+
+        def bind_then_rival(
+            host: str, port: int, stack: ExitStack, *, reuse_port: bool = False
+        ) -> socket.socket:
+            bound = real(host, port, stack, reuse_port=reuse_port)
+            monkeypatch.setattr(sockets, "_bind", real)
+            rival.enter_context(take_ports(settings))
+            return bound
+
+        monkeypatch.setattr(sockets, "_bind", bind_then_rival)
+        with pytest.raises(StartError, match="is taken"), take_ports(settings):
             raise AssertionError("not reached")
 
 

@@ -1,0 +1,286 @@
+"""The durable consumer on a real server: reading, takeover, recovery, other shapes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from nats.aio.client import Client as NatsClient
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from daisi_ws.adapters.nats_connection import NatsConnection, NatsSettings
+from daisi_ws.adapters.nats_consumer import ConsumerMismatch, NatsConsumer
+from daisi_ws.adapters.nats_stream import JetStream
+from daisi_ws.app.ports import Received
+from daisi_ws.domain.consumer import ConsumerSettings, Mode
+from daisi_ws.embedded import NatsServer
+
+SUBJECT = "websocket.c.a.chats"
+
+
+class Handler:
+    """Remembers what came; acknowledges everything if told to."""
+
+    def __init__(self) -> None:
+        self.pinned = 0
+        self.unpinned = 0
+        self.seqs: list[int] = []
+        self.messages: list[Received] = []
+        self.acknowledge = True
+        self.consumer: NatsConsumer | None = None
+        self._changed = asyncio.Event()
+
+    def on_pinned(self, stream: str) -> None:
+        assert stream
+        self.pinned += 1
+        self._changed.set()
+
+    def on_received(self, message: Received) -> None:
+        self.seqs.append(message.seq)
+        self.messages.append(message)
+        if self.acknowledge and self.consumer is not None:
+            self.consumer.ack([message.reply])
+        self._changed.set()
+
+    def on_unpinned(self) -> None:
+        self.unpinned += 1
+        self._changed.set()
+
+    async def until(self, done: Callable[[], bool], timeout: float = 15.0) -> None:
+        """Return once `done` is true."""
+        async with asyncio.timeout(timeout):
+            while not done():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+Start = Callable[..., Awaitable[Handler]]
+
+
+@pytest.fixture
+async def start(nats_url: str) -> AsyncIterator[Start]:
+    """Starts pods that stand by; each has a connection of its own."""
+    async with AsyncExitStack() as stack:
+
+        async def pod(
+            mode: Mode = "ordered", url: str = nats_url, position: int = 0, timeout: float = 1.0
+        ) -> Handler:
+            connection = NatsConnection(NatsSettings(url, ping_interval_seconds=0.5), "test")
+            await connection.connect_once()
+            stack.push_async_callback(connection.aclose)
+            stream = JetStream(connection, "wa_stream", True, "dead_letter.websocket")
+            settings = ConsumerSettings("ws_fanout", mode, 5.0, 100, timeout)
+            consumer = NatsConsumer(connection, stream, settings, 20, lambda: position)
+            handler = Handler()
+            handler.consumer = consumer
+            await consumer.prepare()
+            await consumer.start(handler)
+            stack.push_async_callback(consumer.resign)
+            return handler
+
+        yield pod
+
+
+async def publish(nats: NatsClient, count: int = 1) -> list[int]:
+    """Publish events and return their sequences."""
+    jetstream = nats.jetstream()
+    return [(await jetstream.publish(SUBJECT, b"%d" % n, timeout=5)).seq for n in range(count)]
+
+
+async def test_one_pod_reads_everything_in_order(start: Start, nats: NatsClient) -> None:
+    """Of two pods that stand by one is pinned, with more events than may be outstanding."""
+    pods = [await start(), await start()]
+    published = await publish(nats, 150)
+    reader = pods[0] if pods[0].pinned else pods[1]
+    await reader.until(lambda: len(reader.seqs) == 150)
+    assert reader.seqs == published
+    assert sum(pod.pinned for pod in pods) == 1
+    assert reader.messages[0].subject == SUBJECT
+    assert reader.messages[0].data == b"0"
+    assert not reader.messages[0].redelivered
+
+
+async def test_the_pin_is_kept_while_idle(start: Start, nats: NatsClient) -> None:
+    """Without events for longer than the priority timeout the reader stays the reader."""
+    reader = await start(timeout=0.5)
+    await publish(nats)
+    await reader.until(lambda: reader.pinned == 1)
+    other = await start(timeout=0.5)
+    for _ in range(4):
+        before = len(reader.seqs)
+        await asyncio.sleep(0.4)  # idle time is what is tested here
+        await publish(nats)
+        await reader.until(lambda before=before: len(reader.seqs) > before)  # type: ignore[misc]
+    assert other.pinned == 0
+    assert reader.pinned == 1
+
+
+async def test_a_reader_that_resigns_hands_over_at_once(start: Start, nats: NatsClient) -> None:
+    """The other pod gets the next event without waiting for the priority timeout."""
+    first, second = await start(timeout=30.0), await start(timeout=30.0)
+    await publish(nats)
+    await first.until(lambda: bool(first.pinned or second.pinned), 5)
+    reader, other = (first, second) if first.pinned else (second, first)
+    assert reader.consumer is not None
+    await reader.consumer.resign()
+    (seq,) = await publish(nats)
+    await other.until(lambda: seq in other.seqs, 5)
+
+
+async def test_a_dead_readers_place_is_taken(start: Start, nats: NatsClient) -> None:
+    """When the reader's connection is gone another pod is pinned after the priority timeout."""
+    reader = await start()
+    (seen,) = await publish(nats)
+    await reader.until(lambda: reader.pinned == 1)
+    other = await start()
+    assert reader.consumer is not None
+    reader.consumer._connection.client._transport._io_writer.transport.abort()
+    reader.consumer._leaving = True
+    published = await publish(nats, 10)
+    await other.until(lambda: len(other.seqs) >= 10)
+    assert other.seqs == published
+    assert await other.consumer.ack_floor() >= seen  # type: ignore[union-attr]
+
+
+async def test_a_deleted_consumer_is_made_again(start: Start, nats: NatsClient) -> None:
+    """Delivery goes on with what was published after what is known to be handled."""
+    pod = await start()
+    await publish(nats)
+    await pod.until(lambda: len(pod.seqs) == 1)
+    await nats.jetstream().delete_consumer("wa_stream", "ws_fanout")
+    await pod.until(lambda: pod.unpinned == 1)
+    async with asyncio.timeout(10):
+        while not pod.consumer.bound:  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+    (seq,) = await publish(nats)
+    await pod.until(lambda: seq in pod.seqs)
+
+
+async def test_a_consumer_is_made_again_from_the_known_position(
+    start: Start, nats: NatsClient
+) -> None:
+    """What came after it, less what may be unacknowledged, is delivered again."""
+    await nats.jetstream().add_stream(name="wa_stream", subjects=["websocket.>"])
+    await publish(nats, 200)
+    pod = await start(position=150)
+    await pod.until(lambda: len(pod.seqs) == 150)
+    assert pod.seqs == list(range(51, 201))
+
+
+async def test_a_stream_made_anew_is_read(start: Start, nats: NatsClient) -> None:
+    """The stream's new identity is known, and its events come."""
+    pod = await start()
+    await publish(nats, 3)
+    await pod.until(lambda: len(pod.seqs) == 3)
+    before = pod.consumer._stream.identity  # type: ignore[union-attr]
+    await nats.jetstream().delete_stream("wa_stream")
+    async with asyncio.timeout(15):
+        while pod.consumer._stream.identity == before:  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+    pod.seqs.clear()
+    async with asyncio.timeout(10):
+        while not pod.consumer.bound:  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+    await publish(nats, 2)
+    await pod.until(lambda: pod.seqs == [1, 2])
+
+
+async def test_a_restarted_server_is_read_again(start: Start, fresh_nats: NatsServer) -> None:
+    """After a restart on the same data the reader goes on where it was."""
+    pod = await start(url=fresh_nats.url)
+    client = NatsClient()
+    lost = asyncio.Event()
+
+    async def disconnected() -> None:
+        lost.set()
+
+    async def on_error(error: Exception) -> None:
+        del error  # the library would log it
+
+    await client.connect(
+        fresh_nats.url,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.1,
+        disconnected_cb=disconnected,
+        error_cb=on_error,
+    )
+    await publish(client, 3)
+    await pod.until(lambda: len(pod.seqs) == 3)
+    fresh_nats.kill()
+    await lost.wait()
+    fresh_nats.start()
+    await pod.until(lambda: pod.unpinned == 1)
+    async with asyncio.timeout(15):
+        while not client.is_connected:
+            await asyncio.sleep(0.02)
+    (seq,) = await publish(client)
+    await pod.until(lambda: seq in pod.seqs)
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ConsumerConfig(durable_name="ws_fanout", ack_policy=AckPolicy.EXPLICIT),
+        ConsumerConfig(
+            durable_name="ws_fanout",
+            ack_policy=AckPolicy.EXPLICIT,
+            deliver_subject="push.here",
+            deliver_group="group",
+        ),
+    ],
+)
+async def test_a_durable_of_another_kind_is_refused(
+    start: Start, nats: NatsClient, config: ConsumerConfig
+) -> None:
+    """The error says what was found, what is needed, and the way out."""
+    await nats.jetstream().add_stream(name="wa_stream", subjects=["websocket.>"])
+    await nats.jetstream().add_consumer("wa_stream", config)
+    with pytest.raises(
+        ConsumerMismatch, match=r'found \{.*explicit.*needs \{.*"all".*nats.consumer_name'
+    ):
+        await start()
+
+
+async def test_a_changed_limit_is_updated_in_place(start: Start, nats: NatsClient) -> None:
+    """What does not change the kind of the consumer is brought up to date."""
+    await (await start()).consumer.resign()  # type: ignore[union-attr]
+    before = await nats.jetstream().consumer_info("wa_stream", "ws_fanout")
+    assert before.config.max_ack_pending == 100
+    pod = await start(timeout=1.5)
+    info = await pod.consumer.info()  # type: ignore[union-attr]
+    assert info["config"]["priority_timeout"] == 1_500_000_000
+
+
+async def test_shared_mode_gives_each_pod_a_part(start: Start, nats: NatsClient) -> None:
+    """All pods pull; together they get each event once."""
+    pods = [await start("shared"), await start("shared")]
+    published = await publish(nats, 100)
+    for pod in pods:
+        await pod.until(lambda: sum(len(p.seqs) for p in pods) == 100)
+    assert sorted(pods[0].seqs + pods[1].seqs) == published
+
+
+async def test_shared_mode_joins_a_push_group(start: Start, nats: NatsClient) -> None:
+    """An existing push consumer with a deliver group is bound to as it is."""
+    await nats.jetstream().add_stream(name="wa_stream", subjects=["websocket.>"])
+    await nats.jetstream().add_consumer(
+        "wa_stream",
+        ConsumerConfig(
+            durable_name="ws_fanout",
+            ack_policy=AckPolicy.EXPLICIT,
+            deliver_subject="push.here",
+            deliver_group="group",
+        ),
+    )
+    pods = [await start("shared"), await start("shared")]
+    async with asyncio.timeout(10):
+        while not all(p.consumer._subscription for p in pods):  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+    await asyncio.gather(*(p.consumer._connection.client.flush() for p in pods))  # type: ignore[union-attr]
+    published = await publish(nats, 40)
+    for pod in pods:
+        await pod.until(lambda: sum(len(p.seqs) for p in pods) == 40)
+    assert sorted(pods[0].seqs + pods[1].seqs) == published
