@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import structlog
 from aiohttp import web
@@ -13,9 +14,9 @@ from aiohttp.http import RawRequestMessage, WebSocketReader
 from aiohttp.streams import StreamReader
 
 from daisi_ws.adapters.http_request import MAX_BODY_BYTES
-from daisi_ws.adapters.http_settings import HttpSettings
 from daisi_ws.adapters.ws_guard import FRAMES_PER_MESSAGE, Guard
 from daisi_ws.app.connection import BACKLOG_BYTES
+from daisi_ws.config import Config
 
 log = structlog.get_logger()
 
@@ -27,6 +28,33 @@ LINGER_SECONDS: Final = 1.0
 
 MAX_HEADERS: Final = 64
 ErrorAnswer = Callable[[web.BaseRequest, int, BaseException | None], web.StreamResponse]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """What the configuration says about clients; times in seconds."""
+
+    allowed_origins: tuple[str, ...]
+    handshake_timeout: float
+    max_header_bytes: int
+    max_message_bytes: int
+    max_messages_per_second: float
+    message_burst: int
+    compression_mode: str
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Take the settings from a checked configuration."""
+        server = config.server
+        return cls(
+            allowed_origins=server.allowed_origins,
+            handshake_timeout=server.handshake_timeout_seconds,
+            max_header_bytes=server.max_header_bytes,
+            max_message_bytes=server.max_message_bytes,
+            max_messages_per_second=server.max_messages_per_second,
+            message_burst=server.message_burst,
+            compression_mode=config.app.websocket_compression_mode,
+        )
 
 
 class HttpProtocol(web.RequestHandler):

@@ -21,7 +21,7 @@ from daisi_ws.adapters.http_answers import (
     not_found,
     wrong_method,
 )
-from daisi_ws.adapters.http_protocol import HttpProtocol, HttpProtocols
+from daisi_ws.adapters.http_protocol import HttpProtocol, HttpProtocols, HttpSettings
 from daisi_ws.adapters.http_request import (
     api_key_of,
     check_origin,
@@ -31,7 +31,6 @@ from daisi_ws.adapters.http_request import (
     segments_of,
     token_of,
 )
-from daisi_ws.adapters.http_settings import HttpSettings
 from daisi_ws.adapters.ws_server import WebSocketServer
 from daisi_ws.app.connection import Connection
 from daisi_ws.app.gateway_ports import Authenticator, Gateway, Probes

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import WSMessage, WSMsgType, web
 from aiohttp.http import WebSocketError
 
-from daisi_ws.adapters.http_settings import HttpSettings
+from daisi_ws.adapters.http_protocol import HttpSettings
 from daisi_ws.adapters.ws_guard import Guard
 from daisi_ws.adapters.ws_sink import WebSocketSink
 from daisi_ws.app.connection import BACKLOG_BYTES, Connection, State

@@ -14,9 +14,8 @@ from functools import partial
 import structlog
 from aiohttp import web
 
-from daisi_ws.adapters.http_protocol import HttpProtocol
+from daisi_ws.adapters.http_protocol import HttpProtocol, HttpSettings
 from daisi_ws.adapters.http_request import SUBPROTOCOL
-from daisi_ws.adapters.http_settings import HttpSettings
 from daisi_ws.adapters.ws_reader import Reader
 from daisi_ws.adapters.ws_sink import WebSocketSink
 from daisi_ws.app.connection import Connection, State

@@ -4,8 +4,9 @@ Three things can have happened while this pod was stopped, cut off, or Redis was
 
 - its lease ended: others took it for dead and push nothing to it any more. It registers again
   and reads what it missed from the stream itself, before it accepts anything new;
-- Redis came back empty (a new *incarnation* of its data): every pod registers all it serves
-  again, and until it has, whoever reads the stream gives it every event;
+- Redis came back empty, or was emptied (a new *incarnation* of its data): every pod registers
+  all it serves again, and until it has, whoever reads the stream gives it every event. The same
+  is done from the moment in which it *may* have happened until this pod has looked;
 - another pod became the reader: `Ingest` finds out.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -81,11 +82,14 @@ class Membership:
         self._refresh = refresh
         self._clock = clock
         self._incarnation = ""
+        self._doubts = 0
+        self._doubted = True
         self._steady_since = clock()
         self._registered = False
         self._wake = asyncio.Event()
         self.known: dict[str, PodRecord] = {}
         self.refreshed_at: float | None = None
+        routes.on_invalidated(self._on_invalidated)
 
     async def join(self) -> None:
         """Register for the first time.
@@ -97,12 +101,12 @@ class Membership:
     async def run(self) -> None:
         """Refresh until cancelled."""
         while True:
+            self._wake.clear()
             try:
                 await self._tick()
             except Unavailable:
                 self._steady_since = self._clock()
                 self.look_around()
-            self._wake.clear()
             pause = min(self._refresh(), 0.5) if self._peers.pending() else self._refresh()
             try:
                 await asyncio.wait_for(self._wake.wait(), pause)
@@ -131,7 +135,7 @@ class Membership:
 
     def look_around(self) -> None:
         """Tell the router who lives, and who must be given every event for now."""
-        if self._routes.tracking:
+        if self._routes.tracking and not self._doubted:
             unsettled = [p for p, r in self.known.items() if r.incarnation != self._incarnation]
         else:
             unsettled = list(self.known)
@@ -139,12 +143,23 @@ class Membership:
         if self._ingest.state is Reading.READER:
             self._peers.keep(list(self.known))
 
+    def _on_invalidated(self, interests: Sequence[str] | None) -> None:
+        """All that was known of the routes is void: perhaps the data is another's by now."""
+        if interests is None:
+            self._doubts += 1
+            self._doubted = True
+            self.look_around()
+            self.wake()
+
     # -- one refresh ------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
+        doubts = self._doubts
         incarnation = await self._pods.incarnation()
         if incarnation != self._incarnation:
             await self._register_all(incarnation)
+        if doubts == self._doubts:
+            self._doubted = False
         record = msgspec.structs.replace(self._record(), incarnation=self._incarnation)
         had_lease = await self._pods.refresh(record)
         if not had_lease and self._registered:

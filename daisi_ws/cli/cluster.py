@@ -126,14 +126,6 @@ class Observer:
             troubles += _of_pods(pods)
         return Snapshot(pods, reader, stream, troubles)
 
-    async def holder(self, session_key: str) -> str:
-        """Return the pod that holds a session, empty if nobody does.
-
-        :raises Unavailable: Redis does not answer.
-        """
-        value: bytes | None = await self._link.call("GET", session_key)
-        return value.decode().partition("#")[0] if value is not None else ""
-
     async def _read_redis(
         self,
     ) -> tuple[Sequence[PodRecord], ReaderRecord | None, Sequence[Trouble]]:

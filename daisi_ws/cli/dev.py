@@ -18,7 +18,7 @@ import daisi_ws
 from daisi_ws.cli.cluster import Observer
 from daisi_ws.cli.dev_clients import Visitors
 from daisi_ws.cli.dev_commands import commands
-from daisi_ws.cli.dev_demo import Demonstration, verdict
+from daisi_ws.cli.dev_demo import Demonstration, Outcome, verdict
 from daisi_ws.cli.dev_gateway import GatewayProcess
 from daisi_ws.cli.dev_live import live_view
 from daisi_ws.cli.dev_steps import step
@@ -54,7 +54,9 @@ Exit codes:
   130  Ctrl-C before it was serving (143: SIGTERM)
 """,
 )
-@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Worker processes."
+)
 @click.option("--once", is_flag=True, help="End after the demonstration.")
 @click.option(
     "--http-port",
@@ -103,27 +105,31 @@ async def _show(gateway: GatewayProcess, workers: int, once: bool, set_aside: li
     config = gateway.config()
     async with AsyncExitStack() as stack:
         observer = await stack.enter_async_context(Observer.open(config))
-        visitors = Visitors(config, gateway.url, await stack.enter_async_context(client_session()))
+        slots = await _wait_ready(observer, gateway, workers)
+        session = await stack.enter_async_context(client_session())
+        visitors = Visitors(config, gateway.url, session, slots)
         stack.push_async_callback(visitors.close)
-        try:
-            slots = await _wait_ready(observer, gateway, workers)
-            connection = await stack.enter_async_context(nats_connection(config, "daisi-ws dev"))
-            publisher = Publisher(connection)
-            await publisher.start()
-            demonstration = Demonstration(observer, publisher, visitors, slots)
-            click.echo()
-            await demonstration.connect()
-            click.echo()
-            outcome = await demonstration.run()
-        except (ClientProblem, NotStored, Unavailable, TimeoutError) as problem:
-            why = str(problem) or "no answer in time"
-            raise Failure(f"the demonstration failed: {why}", _log_of(gateway)) from None
+        connection = await stack.enter_async_context(nats_connection(config, "daisi-ws dev"))
+        publisher = Publisher(connection)
+        await publisher.start()
+        outcome = await _demonstrate(Demonstration(observer, publisher, visitors, slots), gateway)
         click.echo(f"\n{verdict(outcome)}")
         if outcome.problems and once:
             raise Failure("an event did not arrive as it should", _log_of(gateway))
         if not once:
             click.echo(f"\n{commands(gateway, set_aside)}\n")
             await _serve(observer, gateway)
+
+
+async def _demonstrate(demonstration: Demonstration, gateway: GatewayProcess) -> Outcome:
+    try:
+        click.echo()
+        await demonstration.connect()
+        click.echo()
+        return await demonstration.run()
+    except (ClientProblem, NotStored, Unavailable, TimeoutError) as problem:
+        why = str(problem) or "no answer in time"
+        raise Failure(f"the demonstration failed: {why}", _log_of(gateway)) from None
 
 
 async def _serve(observer: Observer, gateway: GatewayProcess) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,7 +12,6 @@ import msgspec
 from daisi_ws.cli.tokens import AdminScope, admin_token, user_token
 from daisi_ws.client import Event, Frame, ReferenceClient, admin_url, user_url
 from daisi_ws.config import Config
-from daisi_ws.domain import principal
 
 COMPANY: Final = "acme"
 AGENT: Final = "sales"
@@ -44,15 +43,13 @@ class Arrival:
 class Visitor:
     """A connected client of the demonstration.
 
-    :param session_key: of its session's lock.
-    :param slot: of the worker it is connected to.
+    :param slot: of the worker it is connected to, -1 if that is unknown.
     :param kinds: the kinds of events it is to get.
     :param arrivals: what it got, in the order in which it came.
     """
 
     name: str
     client: ReferenceClient
-    session_key: str
     kinds: set[str]
     arrivals: list[Arrival] = field(default_factory=list)
     slot: int = -1
@@ -61,11 +58,19 @@ class Visitor:
 class Visitors:
     """Connects clients over one session.
 
+    :param slots: slot of each pod by its ID.
     :ivar on_arrival: called for each event at any of them.
     :ivar keeping: whether arrivals are noted; the clients may stay longer than anybody looks.
     """
 
-    def __init__(self, config: Config, base_url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        config: Config,
+        base_url: str,
+        session: aiohttp.ClientSession,
+        slots: Mapping[str, int],
+    ) -> None:
+        self._slots = slots
         self._config = config
         self._base_url = base_url
         self._session = session
@@ -84,7 +89,6 @@ class Visitors:
                 on_frame=lambda frame: self._on_frame(visitor, frame),
                 session=self._session,
             ),
-            principal.user(company, AGENT, name, 0).session_key,
             {"chats"} if company == COMPANY else set(),
         )
         return await self._connect(visitor)
@@ -100,7 +104,6 @@ class Visitors:
                 on_frame=lambda frame: self._on_frame(visitor, frame),
                 session=self._session,
             ),
-            principal.admin(name, 0).session_key,
             {"agents"},
         )
         return await self._connect(visitor)
@@ -116,7 +119,7 @@ class Visitors:
             await visitor.client.close()
 
     async def _connect(self, visitor: Visitor) -> Visitor:
-        await visitor.client.connect()
+        visitor.slot = self._slots.get((await visitor.client.connect()).pod, -1)
         self.all.append(visitor)
         return visitor
 

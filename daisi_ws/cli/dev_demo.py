@@ -69,22 +69,16 @@ class Demonstration:
         names = (*_USERS, *(f"user-{n}" for n in range(len(_USERS) + 1, _MOST_USERS + 1)))
         users: list[Visitor] = []
         for name in names:
-            if len(users) >= len(_USERS) and {user.slot for user in users} >= set(
-                self._slots.values()
-            ):
+            spread = {user.slot for user in users} >= set(self._slots.values())
+            if spread and len(users) >= len(_USERS):
                 break
-            users.append(await self._placed(await visitors.user(name)))
+            users.append(await visitors.user(name))
         for user in _one_of_each_slot(users):
             await visitors.select_chat(user)
-        await self._placed(await visitors.user("eve", STRANGER_COMPANY))
-        await self._placed(await visitors.admin("root"))
+        await visitors.user("eve", STRANGER_COMPANY)
+        await visitors.admin("root")
         rows = [[f"  {v.name}", f"worker {v.slot}", _looks_at(v)] for v in visitors.all]
         click.echo("\n".join(table(("  CLIENT", "CONNECTED TO", "LOOKS AT"), rows)))
-
-    async def _placed(self, visitor: Visitor) -> Visitor:
-        """Note which worker has a client: the pod that holds its session."""
-        visitor.slot = self._slots.get(await self._observer.holder(visitor.session_key), -1)
-        return visitor
 
     async def run(self) -> Outcome:
         """Publish events of all kinds, show every arrival, check them all."""

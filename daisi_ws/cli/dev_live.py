@@ -49,7 +49,7 @@ async def live_view(observer: Observer, running: Callable[[], bool]) -> None:
 async def _pause(seconds: float, running: Callable[[], bool]) -> None:
     """Wait, but no longer than a second after the end."""
     until = time.monotonic() + seconds
-    while running() and (left := until - time.monotonic()) > 0:
+    while running() and (left := until - time.monotonic()) > 0:  # noqa: ASYNC110 - it is asked
         await asyncio.sleep(min(left, 1.0))
 
 

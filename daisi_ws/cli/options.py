@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import IO, Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -35,7 +35,7 @@ class Failure(click.ClickException):
         super().__init__(problem)
         self.next_step = next_step
 
-    def show(self, file: Any = None) -> None:
+    def show(self, file: IO[Any] | None = None) -> None:
         """Write both to standard error."""
         click.echo(f"{click.style('error:', fg='red')} {self.message}", err=True)
         if self.next_step:

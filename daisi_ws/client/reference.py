@@ -12,7 +12,14 @@ import msgspec
 
 from daisi_ws.client.answers import Answers
 from daisi_ws.client.backoff import Backoff
-from daisi_ws.client.ending import ABNORMAL_CLOSURE, FINAL_CLOSE_CODES, Ended, Unreachable
+from daisi_ws.client.ending import (
+    ABNORMAL_CLOSURE,
+    FINAL_CLOSE_CODES,
+    ClientProblem,
+    Ended,
+    Rejected,
+    Unreachable,
+)
 from daisi_ws.client.frames import Done, Error, Event, Frame, Lost, Ready
 from daisi_ws.client.handshake import client_session
 from daisi_ws.client.link import Ending, Link
@@ -39,8 +46,8 @@ class ReferenceClient:
     :param token: sent as `Authorization: Bearer`, so that it is in nobody's access log.
     :param positions: follow the position in the stream, and hold back events that come again
         (`position` counts them). Without it frames come as they are.
-    :param on_frame: called in the reading task for each frame; must not block or raise. With it
-        there is nothing to iterate.
+    :param on_frame: called in the reading task for each frame; must not block; if it raises, the
+        client ends. With it there is nothing to iterate.
     :param session: from :func:`client_session`, shared by many clients; None: one of our own.
     :param buffer: with so many frames waiting for who iterates, the socket is not read (nor are
         pings answered) until some are taken.
@@ -110,12 +117,19 @@ class ReferenceClient:
             raise
 
     async def close(self) -> None:
-        """Close the connection (code 1000) and stay away. Idempotent."""
+        """Close the connection (code 1000) and stay away. Idempotent.
+
+        An exception that `on_frame` raised is raised here.
+        """
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         if self._own_session and self._session is not None:
             await self._session.close()
+        if self._task is not None and not self._task.cancelled():
+            problem = self._task.exception()
+            if problem is not None and not isinstance(problem, ClientProblem):
+                raise problem
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -172,16 +186,25 @@ class ReferenceClient:
         :raises Unreachable: no connection now (the choice is made when there is one).
         :raises TimeoutError: no answer in time.
         """
-        self.chat_id = chat_id
-        return await self._ask("select_chat", {"chat_id": chat_id}, wait, timeout)
+        before, self.chat_id = self.chat_id, chat_id
+        try:
+            return await self._ask("select_chat", {"chat_id": chat_id}, wait, timeout)
+        except Rejected:
+            self.chat_id = before
+            raise
 
     async def present_token(self, token: str, *, wait: bool = True, timeout: float = 10.0) -> None:
         """Present a fresh token on the open connection; later dials use it too.
 
         Parameters and exceptions as :meth:`select_chat`.
         """
+        before = self._headers["Authorization"]
         self._headers["Authorization"] = f"Bearer {token}"
-        await self._ask("token", {"token": token}, wait, timeout)
+        try:
+            await self._ask("token", {"token": token}, wait, timeout)
+        except Rejected:
+            self._headers["Authorization"] = before
+            raise
 
     async def send(self, text: str) -> None:
         """Send a text message as it is.

@@ -16,8 +16,8 @@ from typing import Self
 
 from aiohttp import web
 
+from daisi_ws.adapters.http_protocol import HttpSettings
 from daisi_ws.adapters.http_server import HttpServer
-from daisi_ws.adapters.http_settings import HttpSettings
 from daisi_ws.app.connection import Connection
 from daisi_ws.app.ports import Sink
 from daisi_ws.config import testing_config
@@ -369,7 +369,7 @@ def handshake(target: str = "/ws/acme/bot?token=user:acme:bot:ann", **changes: s
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait until something holds that no event tells of."""
     async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - what is watched has nothing to wait for
+        while not condition():
             await asyncio.sleep(0.005)
 
 

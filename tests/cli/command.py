@@ -87,5 +87,5 @@ async def eventually(condition: Callable[[], Awaitable[bool]], timeout: float = 
     :raises TimeoutError: it does not hold within `timeout` seconds.
     """
     async with asyncio.timeout(timeout):
-        while not await condition():  # noqa: ASYNC110 - there is nothing to wait on
+        while not await condition():
             await asyncio.sleep(0.01)

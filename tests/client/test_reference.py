@@ -156,6 +156,7 @@ async def test_a_rejected_selection_raises() -> None:
     async with StandIn(script) as gateway, client_of(gateway) as client:
         with pytest.raises(Rejected, match="BadRequest: no"):
             await client.select_chat("chat 7")
+        assert client.chat_id is None
 
 
 async def test_an_unanswered_selection_times_out() -> None:
@@ -355,6 +356,21 @@ async def test_frames_go_to_the_callback() -> None:
         async with asyncio.timeout(WAIT):
             await three.wait()
     assert [type(frame) for frame in frames] == [Ready, Event, Event, Event]
+
+
+async def test_what_the_callback_raises_is_raised_at_the_end() -> None:
+    """A callback that fails ends the client; `close` tells how."""
+
+    def on_frame(frame: Frame) -> None:
+        assert not isinstance(frame, Event), "wrong event"
+
+    async with StandIn(events(1)) as gateway:
+        client = client_of(gateway, on_frame=on_frame)
+        await client.connect()
+        async with asyncio.timeout(WAIT):
+            assert await client.wait_ended() is None
+        with pytest.raises(AssertionError, match="wrong event"):
+            await client.close()
 
 
 async def test_close_says_1000_and_ends_the_iteration() -> None:

@@ -178,5 +178,13 @@ async def all_ready(hosts: Iterable[Host]) -> bool:
     return all([status == 200 for host in hosts for status, _ in await ready(host)])
 
 
+async def not_ready(on: Scene, part: str) -> bool:
+    """Tell whether every worker says NOT_READY for this reason."""
+    answers = [answer for host in on.hosts for answer in await ready(host)]
+    return all(
+        status == 503 and body["dependencies"][part] == "disconnected" for status, body in answers
+    )
+
+
 async def _ignore(_: Exception) -> None:
     pass

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daisi_ws.client import Rejected, ReferenceClient, Unreachable, user_url
 from daisi_ws.embedded import NatsServer, RedisServer
-from tests.e2e.scene import RATE, Scene, all_ready, ready, scene, until
+from tests.e2e.scene import RATE, Scene, all_ready, not_ready, scene, until
 
 
 async def lasting_keys(on: Scene) -> set[str]:
@@ -30,14 +30,6 @@ async def keys_return(on: Scene, keys: set[str]) -> float:
         with suppress(RedisConnectionError):
             missing = keys - await lasting_keys(on)
     return time.monotonic() - began
-
-
-async def not_ready(on: Scene, part: str) -> bool:
-    """Tell whether every worker says NOT_READY for this reason."""
-    answers = [a for host in on.hosts for a in await ready(host)]
-    return all(
-        status == 503 and body["dependencies"][part] == "disconnected" for status, body in answers
-    )
 
 
 async def newcomers(on: Scene, name: str) -> None:

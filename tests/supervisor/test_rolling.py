@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from daisi_ws.domain.slots import Draining, Heartbeat, NotReady
+from daisi_ws.supervisor.settings import Timings
 from tests.supervisor.stage import TIMINGS, Stage
 
 TERM, ABRT, KILL = signal.SIGTERM, signal.SIGABRT, signal.SIGKILL
@@ -217,6 +218,18 @@ def test_stop_ends_the_restart() -> None:
     assert stage.exit_code == 0
     assert len(stage.forks) == 3
     assert stage.refused_forks == 0
+
+
+def test_stop_leaves_no_deadline_of_the_restart_behind() -> None:
+    """While the workers drain, the loop does not spin for a successor that nobody waits for."""
+    stage = Stage(1, Timings(kill=35, boot=5, silence=30))
+    stage.ready()
+    stage.do(stage.fleet.roll(stage.now))
+    stage.do(stage.fleet.stop("SIGTERM", stage.now))
+    stage.pass_time(10)
+    wakeup = stage.fleet.next_wakeup()
+    assert wakeup is not None
+    assert wakeup > stage.now
 
 
 def test_successor_that_hung_is_not_promoted_by_a_late_word() -> None:

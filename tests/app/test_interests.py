@@ -1,0 +1,127 @@
+"""Routes of a pod, and the barrier: who is told ready misses nothing that comes after."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+from nats.aio.client import Client as NatsClient
+from redis.asyncio import Redis
+
+from daisi_ws.app.ingest import Reading
+from daisi_ws.domain.errors import InternalServerError, SubscriptionFailure
+from daisi_ws.embedded import RedisServer
+from tests.app.pods import InProcessPod, pod, publish, until
+
+CHATS_KEY = "route:acme:bot:chats"
+
+
+@pytest.fixture
+async def pods(redis_url: str, nats_url: str) -> AsyncIterator[list[InProcessPod]]:
+    """The reader and another pod."""
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(pod(redis_url, nats_url, "a"))
+        yield [first, await stack.enter_async_context(pod(redis_url, nats_url, "b"))]
+
+
+async def reader_of(pods: list[InProcessPod], nats: NatsClient) -> InProcessPod:
+    """Return the reader, made by a first event."""
+    await publish(nats, agent="nobody.here")
+    await until(lambda: any(p.parts.ingest.state is Reading.READER for p in pods))
+    return next(p for p in pods if p.parts.ingest.state is Reading.READER)
+
+
+async def test_whoever_is_ready_gets_the_next_event(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """Two hundred times: the route was known as empty, a client comes, the next event is its."""
+    reader = await reader_of(pods, nats)
+    other = next(p for p in pods if p is not reader)
+    for number in range(200):
+        agent = f"acme.bot{number % 10}"
+        await publish(nats, agent=agent)
+        tab = await other.user("bob", agent=agent.split(".")[1])
+        seq = await publish(nats, agent=agent)
+        await until(lambda tab=tab, seq=seq: seq in tab.seqs())  # type: ignore[misc]
+        await tab.leave()
+
+
+async def test_routes_follow_the_first_and_the_last(
+    pods: list[InProcessPod], redis: Redis
+) -> None:
+    """A pod is in a route from its first client that wants it to its last."""
+    first, second = await pods[0].user("ann"), await pods[0].user("bob")
+    assert await redis.smembers(CHATS_KEY) == {pods[0].pod_id.encode()}
+    third = await pods[1].user("carl")
+    assert await redis.smembers(CHATS_KEY) == {p.pod_id.encode() for p in pods}
+    await first.leave()
+    await third.leave()
+    async with asyncio.timeout(5):
+        while await redis.smembers(CHATS_KEY) != {pods[0].pod_id.encode()}:
+            await asyncio.sleep(0.01)
+    await second.leave()
+    async with asyncio.timeout(5):
+        while await redis.exists(CHATS_KEY):
+            await asyncio.sleep(0.01)
+
+
+async def test_selecting_a_chat_leaves_the_other(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis
+) -> None:
+    """Only the chat looked at is delivered, and only its route is kept."""
+    tab = await pods[0].user("ann")
+    await tab.choose("one")
+    await tab.choose("two")
+    await publish(nats, "messages.one")
+    seq = await publish(nats, "messages.two")
+    await until(lambda: tab.seqs() == [seq])
+    async with asyncio.timeout(5):
+        while await redis.exists("route:acme:bot:messages:one"):
+            await asyncio.sleep(0.01)
+    assert await redis.exists("route:acme:bot:messages:two")
+
+
+async def test_a_dead_reader_does_not_keep_clients_waiting(
+    redis_url: str, nats_url: str, redis: Redis
+) -> None:
+    """Without lease it cannot know of us: it is fenced, and the client is ready."""
+    async with pod(redis_url, nats_url) as only:
+        epoch = await only.parts.pods.claim_reader("dead-0-1", "wa_stream@x", 1.0)
+        async with asyncio.timeout(3):
+            tab = await only.user("ann")
+        assert tab.sink.messages()[0]["type"] == "ready"
+        assert only.parts.delivery.epoch == epoch + 1
+
+
+async def test_a_reader_that_does_not_answer_is_a_failure(
+    redis_url: str, nats_url: str, redis: Redis
+) -> None:
+    """Alive by its lease, but not there: the client is refused in time and no route stays."""
+    timeout = {"app__barrier_timeout_seconds": 0.5}
+    async with pod(redis_url, nats_url, **timeout) as only:
+        await only.parts.pods.claim_reader("mute-0-1", "wa_stream@x", 1.0)
+        record = only.parts._record()
+        await redis.set("pod:mute-0-1", b"{}")
+        with pytest.raises(SubscriptionFailure):
+            await only.user("ann")
+        del record
+        assert len(only.parts.hub) == 0
+        async with asyncio.timeout(5):
+            while await redis.exists(CHATS_KEY):
+                await asyncio.sleep(0.01)
+
+
+async def test_without_redis_nobody_is_admitted(fresh_redis: RedisServer, nats_url: str) -> None:
+    """The refusal says to try again, comes quickly, and leaves nothing behind."""
+    async with pod(fresh_redis.url, nats_url) as only:
+        fresh_redis.kill()
+        await until(lambda: not only.parts.link.up)
+        async with asyncio.timeout(1):
+            with pytest.raises(InternalServerError):
+                await only.user("ann")
+        assert len(only.parts.hub) == 0
+        fresh_redis.start()
+        await until(lambda: only.parts.link.up)
+        await only.user("ann")

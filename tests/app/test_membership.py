@@ -1,0 +1,138 @@
+"""A pod among others: absence, return, and a Redis that came back empty."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import msgspec
+import pytest
+from nats.aio.client import Client as NatsClient
+from redis.asyncio import Redis
+
+from daisi_ws.app import membership
+from daisi_ws.app.ingest import Reading
+from daisi_ws.domain.close import CloseReason
+from tests.app.pods import InProcessPod, pod, publish, until
+
+
+@pytest.fixture
+async def pods(redis_url: str, nats_url: str) -> AsyncIterator[list[InProcessPod]]:
+    """The reader first, then another pod."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(pod(redis_url, nats_url, name)) for name in ("a", "b")
+        ]
+
+
+async def roles(pods: list[InProcessPod], nats: NatsClient) -> tuple[InProcessPod, InProcessPod]:
+    """Return the reader, made by a first event, and the other pod."""
+    await publish(nats, agent="nobody.here")
+    await until(lambda: any(p.parts.ingest.state is Reading.READER for p in pods))
+    reader, other = sorted(pods, key=lambda p: p.parts.ingest.state is not Reading.READER)
+    return reader, other
+
+
+async def lose_lease(lost: InProcessPod, reader: InProcessPod, redis: Redis) -> None:
+    """Have a pod stand still until the others have taken it for dead."""
+    await lost.tasks.cancel("membership")
+    lost.parts.delivery.shut(True)
+    await redis.delete(f"pod:{lost.pod_id}")
+    await until(lambda: lost.pod_id not in reader.parts.membership.known)
+
+
+async def test_pods_know_each_other(pods: list[InProcessPod]) -> None:
+    """Each sees the other's address; a pod that leaves is forgotten."""
+    first, second = pods
+    await until(lambda: second.pod_id in first.parts.membership.known)
+    address = await first.parts.membership.address_of(second.pod_id)
+    assert address is not None
+    assert address.startswith("127.0.0.1:")
+    assert await first.parts.membership.address_of("nobody-0-1") is None
+
+
+async def test_a_pod_taken_for_dead_catches_up(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis
+) -> None:
+    """Its clients stay connected and get what was published meanwhile, once and in order."""
+    reader, other = await roles(pods, nats)
+    tab = await other.user("bob")
+    before = await publish(nats)
+    await until(lambda: tab.seqs() == [before])
+    await lose_lease(other, reader, redis)
+    missed = [await publish(nats) for _ in range(30)]
+    async with asyncio.timeout(10):
+        while await reader.parts.stream.ack_floor() < missed[-1]:
+            await asyncio.sleep(0.01)
+    assert tab.seqs() == [before]
+    other.parts.delivery.shut(False)
+    other.tasks.spawn("membership again", other.parts.membership.run())
+    after = await publish(nats)
+    await until(lambda: tab.seqs()[-1] >= after)  # type: ignore[operator]
+    later = await publish(nats)
+    await until(lambda: tab.seqs() == [before, *missed, after, later])
+    assert tab.sink.closed == []
+
+
+async def test_who_missed_too_much_lets_its_clients_go(
+    pods: list[InProcessPod],
+    nats: NatsClient,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More than is read again: the clients are sent away, never left with a hole."""
+    monkeypatch.setattr(membership, "MAX_CATCH_UP", 3)
+    reader, other = await roles(pods, nats)
+    tab = await other.user("bob")
+    await lose_lease(other, reader, redis)
+    for _ in range(10):
+        last = await publish(nats)
+    async with asyncio.timeout(10):
+        while await reader.parts.stream.ack_floor() < last:
+            await asyncio.sleep(0.01)
+    other.tasks.spawn("membership again", other.parts.membership.run())
+    await until(lambda: tab.sink.closed == [CloseReason.GOING_AWAY])
+
+
+async def test_an_emptied_redis_costs_nothing(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis
+) -> None:
+    """Events published right after FLUSHALL reach everybody; routes, locks and leases return."""
+    reader, other = await roles(pods, nats)
+    tabs = [await other.user("bob"), await reader.user("ann")]
+    await tabs[0].choose("chat-1")
+    for _ in range(5):
+        await redis.flushall()
+        seqs = [await publish(nats), await publish(nats, "messages.chat-1"), await publish(nats)]
+        await until(lambda seqs=seqs: tabs[0].seqs()[-3:] == seqs)  # type: ignore[misc]
+        await until(lambda seqs=seqs: tabs[1].seqs()[-2:] == seqs[::2])  # type: ignore[misc]
+    async with asyncio.timeout(10):
+        while await redis.smembers("route:acme:bot:chats") != {p.pod_id.encode() for p in pods}:
+            await asyncio.sleep(0.01)
+        while not await redis.exists("session:acme:bot:bob", "reader:wa_stream"):
+            await asyncio.sleep(0.01)
+    assert [tab.sink.closed for tab in tabs] == [[], []]
+
+
+async def test_a_dead_pod_holds_nobody_up(
+    redis_url: str, nats_url: str, nats: NatsClient, redis: Redis
+) -> None:
+    """Events for a pod that vanished are acknowledged once its lease has ended."""
+    async with pod(redis_url, nats_url, "a") as reader:
+        await redis.sadd("route:acme:bot:chats", "ghost-0-1")
+        await redis.set("pod:ghost-0-1", reader_record(reader, "127.0.0.1:1"), px=1500)
+        tab = await reader.user("ann")
+        seq = await publish(nats)
+        await until(lambda: tab.seqs() == [seq])
+        async with asyncio.timeout(10):
+            while await reader.parts.stream.ack_floor() < seq:
+                await asyncio.sleep(0.01)
+            while await redis.sismember("route:acme:bot:chats", "ghost-0-1"):
+                await asyncio.sleep(0.01)
+
+
+def reader_record(of: InProcessPod, address: str) -> bytes:
+    """Return the record of a pod that is not there."""
+    record = msgspec.structs.replace(of.parts._record(), pod_id="ghost-0-1", address=address)
+    return msgspec.json.encode(record)
