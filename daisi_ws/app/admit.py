@@ -102,6 +102,7 @@ class Admission:
             request_id=request_id,
             outbox=self._outbox(),
             queue=self._delivery.queue,
+            may_write=self._delivery.may_write,
         )
         self._hub.join(connection)
         session = asyncio.ensure_future(self._sessions.acquire(connection))

@@ -31,10 +31,12 @@ class Connection:
     :meth:`close` nothing is delivered any more, whatever is still on its way.
 
     :param queue: called once per loop turn in which frames were offered, to be flushed.
+    :param may_write: tells whether the session is known to be ours still.
     """
 
     __slots__ = (
         "__weakref__",
+        "_may_write",
         "_queue",
         "_queued",
         "behind_since",
@@ -64,6 +66,7 @@ class Connection:
         request_id: str,
         outbox: Outbox,
         queue: Callable[[Connection], None],
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         self.connection_id = connection_id
         self.lock_value = f"{pod_id}#{connection_id}"
@@ -82,6 +85,7 @@ class Connection:
         self.opened_at = 0.0
         self.dropped = 0
         self._queue = queue
+        self._may_write = may_write
         self._queued = False
 
     def offer(self, seq: int, frame: bytes) -> int:
@@ -146,7 +150,7 @@ class Connection:
             self.sink.close(reason)
 
     def _keeps_up(self) -> bool:
-        return self.state is State.OPEN and self.behind_since is None
+        return self.state is State.OPEN and self.behind_since is None and self._may_write()
 
     def _write(self) -> int:
         if self.sink is None or not self.outbox:

@@ -53,8 +53,10 @@ class Delivery:
         self._on_accepted: list[Callable[[], None]] = []
         self._open = asyncio.Event()
         self._open.set()
+        self._shut = False
+        self._released = asyncio.Event()
+        self._released.set()
         self._trusted_at = clock()
-        self._held = False
         self.mark = 0
         self.epoch = 0
         self.stream = ""
@@ -71,8 +73,12 @@ class Delivery:
         self.mark = max(self.mark, seq)
 
     async def wait_open(self) -> None:
-        """Wait while this pod catches up on its own: pushed events come after that."""
+        """Wait while this pod catches up on its own, or is held: pushed events come after that."""
         await self._open.wait()
+
+    async def wait_released(self) -> None:
+        """Wait while this pod is held: what it would take in has nowhere to go."""
+        await self._released.wait()
 
     @property
     def is_open(self) -> bool:
@@ -81,11 +87,8 @@ class Delivery:
 
     def shut(self, shut: bool) -> None:
         """Stop accepting pushed events, or go on."""
-        if shut:
-            self._open.clear()
-        else:
-            self._open.set()
-            self._tell_accepted()
+        self._shut = shut
+        self._turn_gate()
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -173,9 +176,9 @@ class Delivery:
     def flush(self) -> None:
         """Write every outbox that got something: one write per socket."""
         self._scheduled = False
-        now = self._clock()
-        if self._held or now - self._trusted_at > PAUSE_SECONDS:
+        if not self.may_write():
             return
+        now = self._clock()
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
             self._flush_one(connection, now)
@@ -212,10 +215,23 @@ class Delivery:
 
     def hold(self) -> None:
         """Write nothing until :meth:`release`: the sessions may be somebody else's by now."""
-        self._held = True
+        self._released.clear()
+        self._turn_gate()
 
     def release(self) -> None:
         """Go on writing."""
-        self._held = False
+        self._released.set()
         self._trusted_at = self._clock()
         self.flush()
+        self._turn_gate()
+
+    def may_write(self) -> bool:
+        """Tell whether the sessions are known to be ours, so that their sockets may be written."""
+        return self._released.is_set() and self._clock() - self._trusted_at <= PAUSE_SECONDS
+
+    def _turn_gate(self) -> None:
+        if self._shut or not self._released.is_set():
+            self._open.clear()
+        elif not self._open.is_set():
+            self._open.set()
+            self._tell_accepted()

@@ -177,9 +177,7 @@ class Ingest:
             except Unavailable as problem:
                 log.warning("cannot take over reading yet", problem=str(problem))
                 await asyncio.sleep(RETRY_SECONDS)
-        self.record = ReaderRecord(
-            pod_id=self._pod_id, epoch=epoch, stream=stream, since=since
-        )
+        self.record = ReaderRecord(pod_id=self._pod_id, epoch=epoch, stream=stream, since=since)
         await self._delivery.wait_open()
         self._router.forget(None)
         self._peers.reading(epoch, stream)

@@ -241,5 +241,6 @@ class Membership:
             except NotAnEvent:
                 continue
             items.append(Item(message.seq, message.stored_ns, message.subject, text))
+        await self._delivery.wait_released()
         self._delivery.accept(self._delivery.epoch, self._delivery.stream, upto, items)
         return len(items)

@@ -224,7 +224,7 @@ class Parts:
             metrics=self.metrics,
             writable=self.delivery.writable,
         )
-        inbound = Inbound(
+        self.inbound = Inbound(
             hub=self.hub,
             delivery=self.delivery,
             tally=self.metrics.tally,
@@ -233,7 +233,7 @@ class Parts:
             unserved=self.interests.unserved,
             clock=time.monotonic,
         )
-        self.grpc = GrpcServer(inbound, ServerSettings.from_config(self._config), self.metrics)
+        self.grpc = GrpcServer(self.inbound, ServerSettings.from_config(self._config), self.metrics)
         self.delivery.on_accepted(self.grpc.accepted_changed)
 
     def _outbox(self) -> Outbox:

@@ -143,7 +143,7 @@ async def publish(nats: NatsClient, kind: str = "chats", agent: str = "acme.bot"
     event = {"event_id": "e", "company_id": company, "agent_id": bot, "row_data": {}}
     subject = f"websocket.{agent}.{kind}"
     ack = await nats.jetstream().publish(subject, json.dumps(event).encode(), timeout=5)
-    return ack.seq
+    return int(ack.seq)
 
 
 async def until(done: Callable[[], bool], timeout: float = 10.0) -> None:

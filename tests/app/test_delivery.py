@@ -10,6 +10,7 @@ from daisi_ws.app.connection import BACKLOG_BYTES
 from daisi_ws.app.delivery import PAUSE_SECONDS, SHARED_EPOCH, STALE, Delivery
 from daisi_ws.app.hub import Hub
 from daisi_ws.domain import principal
+from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.packets import Item
 from daisi_ws.domain.subjects import chats
 from daisi_ws.metrics import Metrics
@@ -215,3 +216,26 @@ async def test_pushes_wait_while_the_pod_catches_up(at: Setting) -> None:
     assert not waiting.done()
     at.delivery.shut(False)
     await asyncio.wait_for(waiting, 1)
+
+
+async def test_while_held_not_even_a_full_outbox_or_a_close_writes() -> None:
+    """What a displaced session holds must not reach its socket after the successor's ready."""
+    at = Setting(max_count=2)
+    at.made.connection._may_write = at.delivery.may_write
+    at.accept(1)
+    at.delivery.hold()
+    at.accept(2, 3, 4, 5)
+    at.made.connection.close(CloseReason.DISPLACED)
+    assert at.got() == [1]
+    assert at.sink.closed == [CloseReason.DISPLACED]
+
+
+async def test_pushes_wait_while_held(at: Setting) -> None:
+    """Events wait outside rather than fill outboxes that may not be written."""
+    at.delivery.hold()
+    assert not at.delivery.is_open
+    at.delivery.shut(True)
+    at.delivery.release()
+    assert not at.delivery.is_open
+    at.delivery.shut(False)
+    assert at.delivery.is_open

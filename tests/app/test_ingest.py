@@ -31,9 +31,7 @@ async def roles(pods: list[InProcessPod], nats: NatsClient) -> tuple[InProcessPo
     return reader, other
 
 
-async def test_both_pods_deliver_what_one_reads(
-    pods: list[InProcessPod], nats: NatsClient
-) -> None:
+async def test_both_pods_deliver_what_one_reads(pods: list[InProcessPod], nats: NatsClient) -> None:
     """Each event reaches the clients of both pods once, in order, threads included."""
     first, second = await pods[0].user("ann"), await pods[1].user("bob")
     admin = await pods[1].admin("root", company="acme")
@@ -76,7 +74,7 @@ async def test_what_is_no_event_is_put_aside(pods: list[InProcessPod], nats: Nat
     await until(lambda: tab.seqs() == [seq])
     jetstream = nats.jetstream()
     async with asyncio.timeout(5):
-        while (await jetstream.consumer_info("wa_stream", "ws_fanout")).ack_floor.stream_seq < seq:  # type: ignore[union-attr]
+        while (await jetstream.consumer_info("wa_stream", "ws_fanout")).ack_floor.stream_seq < seq:
             await asyncio.sleep(0.01)
     letters = [await jetstream.get_msg("wa_stream_dead_letters", n) for n in (1, 2, 3)]
     reasons = [letter.headers["Daisi-Reason"] for letter in letters if letter.headers]

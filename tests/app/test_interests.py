@@ -48,9 +48,7 @@ async def test_whoever_is_ready_gets_the_next_event(
         await tab.leave()
 
 
-async def test_routes_follow_the_first_and_the_last(
-    pods: list[InProcessPod], redis: Redis
-) -> None:
+async def test_routes_follow_the_first_and_the_last(pods: list[InProcessPod], redis: Redis) -> None:
     """A pod is in a route from its first client that wants it to its last."""
     first, second = await pods[0].user("ann"), await pods[0].user("bob")
     assert await redis.smembers(CHATS_KEY) == {pods[0].pod_id.encode()}
@@ -99,14 +97,11 @@ async def test_a_reader_that_does_not_answer_is_a_failure(
     redis_url: str, nats_url: str, redis: Redis
 ) -> None:
     """Alive by its lease, but not there: the client is refused in time and no route stays."""
-    timeout = {"app__barrier_timeout_seconds": 0.5}
-    async with pod(redis_url, nats_url, **timeout) as only:
+    async with pod(redis_url, nats_url, app__barrier_timeout_seconds=0.5) as only:
         await only.parts.pods.claim_reader("mute-0-1", "wa_stream@x", 1.0)
-        record = only.parts._record()
         await redis.set("pod:mute-0-1", b"{}")
         with pytest.raises(SubscriptionFailure):
             await only.user("ann")
-        del record
         assert len(only.parts.hub) == 0
         async with asyncio.timeout(5):
             while await redis.exists(CHATS_KEY):

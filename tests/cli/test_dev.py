@@ -174,7 +174,7 @@ async def test_kept_keys_and_data_are_gone_on_with(tmp_path: Path) -> None:
 def visitor(name: str, kinds: set[str], *event_ids: str) -> Visitor:
     client = ReferenceClient("http://gateway", "key", "token")
     arrivals = [Arrival(event_id, None, 0.0) for event_id in event_ids]
-    return Visitor(name, client, "session", kinds, arrivals)
+    return Visitor(name, client, kinds, arrivals)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""A process that stood still writes nothing until it has made sure of its sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from nats.aio.client import Client as NatsClient
+from redis.asyncio import Redis
+
+from daisi_ws.app.delivery import PAUSE_SECONDS
+from daisi_ws.domain.close import CloseReason
+from tests.app.pods import pod, publish, until
+
+
+def stand_still(seconds: float = PAUSE_SECONDS + 0.3) -> None:
+    """Block the loop as a stopped process would."""
+    time.sleep(seconds)
+
+
+async def test_sessions_that_were_taken_meanwhile_write_nothing(
+    redis_url: str, nats_url: str, nats: NatsClient, redis: Redis
+) -> None:
+    """After a pause, who lost the session is closed before anything reaches the socket."""
+    async with pod(redis_url, nats_url) as only:
+        tab, kept = await only.user("ann"), await only.user("bob")
+        before = await publish(nats)
+        await until(lambda: tab.seqs() == [before])
+        await redis.set("session:acme:bot:ann", "other-0-1#newer")
+        await nats.publish("websocket.acme.bot.chats", EVENT)
+        await nats.flush()
+        stand_still()
+        await until(lambda: tab.sink.closed == [CloseReason.SESSION_LOST])
+        assert tab.seqs() == [before]
+        await until(lambda: kept.seqs() == [before, before + 1])
+
+
+async def test_the_loops_lag_is_measured(redis_url: str, nats_url: str) -> None:
+    """A blocked loop shows in the pulse's lag."""
+    async with pod(redis_url, nats_url) as only:
+        await asyncio.sleep(0)
+        stand_still(0.3)
+        await until(lambda: only.parts.pulse.lag > 0.1)
+
+
+EVENT = b'{"event_id":"e","company_id":"acme","agent_id":"bot","row_data":{}}'
