@@ -32,7 +32,7 @@ WRONG_PIN: Final = "423"
 ENDED: Final = ("404", "408", "409")
 NO_RESPONDERS: Final = "503"
 _SECOND_NS: Final = 1_000_000_000
-_STANDBY_EXPIRY_SECONDS: Final = 5.0
+_STANDBY_EXPIRY_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 0.5
 _TICK_SECONDS: Final = 0.25
 
@@ -47,8 +47,8 @@ class NatsConsumer:
     """:class:`daisi_ws.app.ports.Stream` over JetStream.
 
     :param outstanding: how many messages may be asked for and not yet received.
-    :param known_position: the sequence up to which this pod knows events to be handled, where a
-        consumer that was lost is made anew.
+    :param known_position: the sequence of the stream up to which this pod knows events to be
+        handled: where a consumer that was lost is made anew.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class NatsConsumer:
         self._paused = False
         self._leaving = False
         self._bound = False
+        self._fresh = True
         self._keeper: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._acks: set[asyncio.Task[None]] = set()
@@ -89,17 +90,22 @@ class NatsConsumer:
         """Tell whether the consumer exists and is being pulled from."""
         return self._bound and self._connection.up
 
-    async def prepare(self) -> None:
+    async def prepare(self, read_before: str = "") -> None:
         """Find or make stream and consumer.
 
+        :param read_before: identity of the stream that the cluster read last, where it is known:
+            another one has events already that nobody has read.
         :raises ConsumerMismatch: a durable of that name is of another kind.
         :raises StreamMissing: there is no stream and it may not be made.
         :raises Unavailable: NATS does not answer.
         """
         await self._stream.ensure()
+        if read_before not in ("", self._stream.identity):
+            self._fresh = False
         config = await self._ensure_consumer()
         self._push_subject = config.get("deliver_subject") or ""
         self._push_group = config.get("deliver_group") or ""
+        self._fresh = False
         self._bound = True
         self.problem = ""
 
@@ -186,7 +192,7 @@ class NatsConsumer:
                 raise Unavailable(str(error)) from None
             return await self._make_consumer()
         config: dict[str, Any] = found["config"]
-        wanted = consumer.wanted_config(self._settings, 0)
+        wanted = consumer.wanted_config(self._settings, None)
         if consumer.is_bindable_push(config, self._settings.mode):
             return config
         if consumer.shape(config) != consumer.shape(wanted):
@@ -197,9 +203,7 @@ class NatsConsumer:
         return config
 
     async def _make_consumer(self) -> dict[str, Any]:
-        # What this pod knows to be handled may run ahead of what every pod has accepted, by at
-        # most what may be unacknowledged. Who has seen it already drops it.
-        start_after = max(0, self._known_position() - self._settings.max_ack_pending)
+        start_after = self._start_after()
         wanted = consumer.wanted_config(self._settings, start_after)
         try:
             await self._create(wanted, "create")
@@ -211,11 +215,23 @@ class NatsConsumer:
                 ) from None
             log.info("consumer made by another pod", consumer=self._settings.name)
         else:
-            log.info("consumer made", consumer=self._settings.name, after=start_after or "new")
+            log.info(
+                "consumer made",
+                consumer=self._settings.name,
+                after="now" if start_after is None else start_after,
+            )
         made: dict[str, Any] = (await self._connection.request(self._api("CONSUMER.INFO"), {}))[
             "config"
         ]
         return made
+
+    def _start_after(self) -> int | None:
+        position = self._known_position()
+        if self._fresh and not position:
+            return None
+        # What this pod knows to be handled may run ahead of what every pod has accepted, by at
+        # most what may be unacknowledged. Who has seen it already drops it.
+        return max(0, position - self._settings.max_ack_pending)
 
     async def _create(self, config: dict[str, Any], action: str) -> None:
         body = {"stream_name": self._stream.name, "config": config, "action": action}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from nats.js.errors import NoStreamResponseError
 from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
 from daisi_ws.app.ports import Received
 from daisi_ws.domain.errors import Unavailable
+from daisi_ws.domain.streams import identity
 from daisi_ws.domain.subjects import FILTER
 
 STREAM_NOT_FOUND: Final = 10059
@@ -51,8 +53,13 @@ class JetStream:
         self._dead_letter_subject = dead_letter_subject
         self._letters_kept = False
         self.name = name
+        self._on_new: list[Callable[[str], object]] = []
         self.identity = ""
         self.allow_direct = False
+
+    def on_new(self, callback: Callable[[str], object]) -> None:
+        """Call back with the stream's identity when it is found, and when it was made anew."""
+        self._on_new.append(callback)
 
     async def ensure(self) -> dict[str, Any]:
         """Find the stream, or make it; return its info.
@@ -66,7 +73,11 @@ class JetStream:
             if error.code != STREAM_NOT_FOUND:
                 raise Unavailable(str(error)) from None
             info = await self._make()
-        self.identity = f"{self.name}@{info['created']}"
+        found = identity(self.name, info["created"])
+        if found != self.identity:
+            self.identity = found
+            for callback in self._on_new:
+                callback(found)
         self.allow_direct = bool(info["config"].get("allow_direct"))
         return info
 

@@ -27,6 +27,7 @@ from daisi_ws.domain.errors import (
 from daisi_ws.domain.frames import RefreshToken, SelectChat
 from daisi_ws.domain.outbox import Outbox
 from daisi_ws.domain.principal import Principal
+from daisi_ws.domain.streams import Point
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +121,7 @@ class Admission:
 
     def open(self, connection: Connection, sink: Sink) -> None:
         """See :meth:`Gateway.open`."""
-        position = connection.position
+        position = connection.position.seq_in(self._delivery.stream)
         ready = frames.ready(self._delivery.stream, position, connection.connection_id)
         connection.open(sink, ready, position, self._clock())
 
@@ -129,7 +130,7 @@ class Admission:
         subject = connection.principal.thread(message.chat_id)
         if subject is None:
             raise BadRequest("admins select no chats", details="select_chat is for users")
-        position = self._delivery.mark
+        position = self._delivery.point
         if connection.chat != subject:
             self._leave_chat(connection)
             connection.chat = subject
@@ -144,7 +145,7 @@ class Admission:
             if connection.state is State.CLOSED or connection.chat != subject:
                 self._unsubscribe(connection, subject)
         if message.id is not None:
-            connection.send(frames.done(message.id, position))
+            connection.send(frames.done(message.id, position.seq_in(self._delivery.stream)))
 
     async def refresh_token(self, connection: Connection, message: RefreshToken) -> None:
         """See :meth:`Gateway.refresh_token`."""
@@ -161,9 +162,9 @@ class Admission:
         except Unavailable as problem:
             log.info("session lock not handed back, it expires", problem=str(problem))
 
-    async def _subscribe(self, connection: Connection) -> int:
+    async def _subscribe(self, connection: Connection) -> Point:
         if not connection.principal.subject:
-            return self._delivery.mark
+            return self._delivery.point
         return await self._interests.want(connection, connection.principal.subject)
 
     def _leave_chat(self, connection: Connection) -> None:

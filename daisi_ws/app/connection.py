@@ -10,6 +10,7 @@ from daisi_ws.app.ports import Sink
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.outbox import NOTHING, Outbox
 from daisi_ws.domain.principal import Principal
+from daisi_ws.domain.streams import Point
 from daisi_ws.domain.wire import text_frame
 
 BACKLOG_BYTES: Final = 64 * 1024
@@ -75,7 +76,7 @@ class Connection:
         self.outbox = outbox
         self.interests: set[str] = set()
         self.chat: str | None = None
-        self.position = 0
+        self.position = Point("", 0)
         self.state = State.JOINING
         self.reason: CloseReason | None = None
         self.sink: Sink | None = None

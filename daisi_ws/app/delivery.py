@@ -15,8 +15,10 @@ from typing import Final
 
 from daisi_ws.app.connection import Connection
 from daisi_ws.app.hub import Hub
+from daisi_ws.app.ports import Position
 from daisi_ws.domain import subjects
 from daisi_ws.domain.packets import Item
+from daisi_ws.domain.streams import Point, is_older
 from daisi_ws.domain.wire import text_frame
 from daisi_ws.metrics import Metrics
 
@@ -69,8 +71,36 @@ class Delivery:
 
     def start_at(self, stream: str, seq: int) -> None:
         """Begin with nothing missed: all up to `seq` of `stream` was before this pod's time."""
+        if self.follow(stream):
+            self.mark = max(self.mark, seq)
+
+    def follow(self, stream: str) -> bool:
+        """Go over to a stream that was made anew, from its beginning; False if it is an older one.
+        """
+        if stream == self.stream:
+            return True
+        if self.stream and is_older(stream, self.stream):
+            return False
         self.stream = stream
-        self.mark = max(self.mark, seq)
+        self.mark = 0
+        self._recent.clear()
+        return True
+
+    @property
+    def point(self) -> Point:
+        """Return up to where everything was handed to the connections here."""
+        return Point(self.stream, self.mark)
+
+    def complete_after(self, where: Position) -> Point:
+        """Return from where a newcomer is complete whose interests the reader knew at `where`.
+
+        If the reader does not know yet that the stream was made anew, the next one reads all
+        routes, and the new stream from its beginning.
+        """
+        self.fence(where.epoch)
+        if not self.follow(where.stream):
+            return self.point
+        return Point(self.stream, max(where.seq, self.mark))
 
     async def wait_open(self) -> None:
         """Wait while this pod catches up on its own, or is held: pushed events come after that."""
@@ -97,15 +127,11 @@ class Delivery:
 
         :param upto: nothing for this pod at or before this sequence is still to come.
         :return: the sequence up to which everything is accepted, :data:`STALE` if a newer reader
-            is known.
+            or a newer stream is known.
         """
-        if epoch < self.epoch:
+        if epoch < self.epoch or not self.follow(stream):
             return STALE
         self.epoch = epoch
-        if stream != self.stream:
-            self.stream = stream
-            self.mark = 0
-            self._recent.clear()
         for item in items:
             if self._is_new(item.seq, epoch):
                 self._deliver(item.seq, item.stored_ns, item.subject, item.text)

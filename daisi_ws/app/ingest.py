@@ -134,10 +134,14 @@ class Ingest:
 
         :raises Unavailable: Redis is away.
         """
-        if self.record is None or self._shared:
+        record = self.record
+        if record is None or self._shared:
             return
-        if not await self._pods.keep_reader(self.record):
-            log.warning("a newer reader is known", epoch=self.record.epoch)
+        kept = await self._pods.keep_reader(record)
+        if self.record is not record:
+            return
+        if not kept:
+            log.warning("a newer reader is known", epoch=record.epoch)
             self._step_down()
         else:
             self._router.cache(True)

@@ -18,8 +18,9 @@ from daisi_ws.app.connection import Connection
 from daisi_ws.app.delivery import Delivery
 from daisi_ws.app.hub import Hub
 from daisi_ws.app.ingest import Ingest
-from daisi_ws.app.ports import Peers, Pods, ReaderRecord, Routes
+from daisi_ws.app.ports import Peers, Pods, Position, ReaderRecord, Routes
 from daisi_ws.domain.errors import SubscriptionFailure, Unavailable
+from daisi_ws.domain.streams import Point
 
 _ASK_AGAIN_SECONDS: Final = 0.05
 _ONE_ANSWER_SECONDS: Final = 1.0
@@ -63,15 +64,15 @@ class Interests:
         self._route_ttl = route_ttl
         self._clock = clock
         self._asked_at: dict[str, float] = {}
-        self._adding: dict[str, asyncio.Future[int]] = {}
+        self._adding: dict[str, asyncio.Future[Point]] = {}
         self._new: list[str] = []
         self._removing: set[str] = set()
         self._unserved_until: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
-    async def want(self, connection: Connection, interest: str) -> int:
-        """Subscribe a connection; return the sequence after which it is complete.
+    async def want(self, connection: Connection, interest: str) -> Point:
+        """Subscribe a connection; return after which point it is complete.
 
         :raises SubscriptionFailure: the reader could not be told in time.
         :raises Unavailable: Redis is away.
@@ -84,7 +85,7 @@ class Interests:
                 self._asked_at[interest] = self._clock()
             if interest in self._asked_at:
                 self._asked_at[interest] = self._clock()
-                return self._delivery.mark
+                return self._delivery.point
             adding = self._adding[interest] = asyncio.get_running_loop().create_future()
             self._new.append(interest)
             self._schedule()
@@ -120,7 +121,7 @@ class Interests:
         renewed = [(i, self._route_ttl(i, at)) for i, at in self._asked_at.items()]
         await self._routes.renew(renewed)
 
-    async def settle(self) -> int:
+    async def settle(self) -> Point:
         """Register everything again and tell the reader; return from where it is complete.
 
         :raises SubscriptionFailure: the reader could not be told in time.
@@ -174,7 +175,7 @@ class Interests:
         else:
             self._succeed(added, position)
 
-    def _succeed(self, added: list[str], position: int) -> None:
+    def _succeed(self, added: list[str], position: Point) -> None:
         now = self._clock()
         for interest in added:
             self._asked_at[interest] = now
@@ -190,34 +191,29 @@ class Interests:
 
     async def _barrier(
         self, interests: list[str], reader: ReaderRecord | None, pods: list[str]
-    ) -> int:
+    ) -> Point:
         if self._shared:
             await asyncio.gather(*(self._tell(pod, interests) for pod in pods))
-            return self._delivery.mark
+            return self._delivery.point
         while reader is not None:
             where = await self._ask(reader, interests)
             if where is not None:
-                return max(where, self._delivery.mark)
+                return self._delivery.complete_after(where)
             if not (await self._pods.leases([reader.pod_id]))[0]:
                 # It cannot know of us, so nothing it may still push is complete for us.
                 self._delivery.fence(reader.epoch + 1)
-                return self._delivery.mark
+                return self._delivery.point
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
             reader = await self._pods.reader()
-        return self._delivery.mark
+        return self._delivery.point
 
-    async def _ask(self, reader: ReaderRecord, interests: list[str]) -> int | None:
+    async def _ask(self, reader: ReaderRecord, interests: list[str]) -> Position | None:
         if reader.pod_id == self._pod_id:
-            where = self._ingest.barrier(interests)
-        else:
-            try:
-                where = await self._peers.barrier(reader.pod_id, interests, _ONE_ANSWER_SECONDS)
-            except Unavailable:
-                return None
-        if where is None:
+            return self._ingest.barrier(interests)
+        try:
+            return await self._peers.barrier(reader.pod_id, interests, _ONE_ANSWER_SECONDS)
+        except Unavailable:
             return None
-        self._delivery.fence(where.epoch)
-        return where.seq
 
     async def _tell(self, pod_id: str, interests: list[str]) -> None:
         if pod_id == self._pod_id:

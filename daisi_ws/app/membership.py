@@ -36,6 +36,8 @@ from daisi_ws.metrics import Metrics
 MAX_CATCH_UP: Final = 100_000
 """Events of the stream; a pod that missed more closes its clients, who then resume."""
 
+_AGAIN_SECONDS: Final = 0.5
+
 log = structlog.get_logger(__name__)
 
 
@@ -89,6 +91,7 @@ class Membership:
         self._wake = asyncio.Event()
         self.known: dict[str, PodRecord] = {}
         self.refreshed_at: float | None = None
+        self.catching_up = False
         routes.on_invalidated(self._on_invalidated)
 
     async def join(self) -> None:
@@ -205,14 +208,15 @@ class Membership:
 
     async def _come_back(self) -> None:
         """Others took this pod for dead: register again, and read what was missed."""
-        missed_after = self._delivery.mark
-        log.warning("the lease had ended: catching up", after=missed_after)
+        missed_after = self._delivery.point
+        log.warning("the lease had ended: catching up", after=missed_after.seq)
         self._delivery.shut(True)
+        self.catching_up = True
         try:
             await self._reassert()
-            # What nobody read for us since is acknowledged; the rest the next reader reads again.
-            position = max(await self._interests.settle(), await self._stream.ack_floor())
-            events = await self._catch_up(missed_after, position)
+            position = await self._find_position()
+            after = missed_after.seq_in(self._delivery.stream)
+            events = await self._catch_up(after, position)
         except (SubscriptionFailure, Unavailable, OverflowError) as error:
             self._metrics.catch_ups.labels("failed").inc()
             log.error(  # noqa: TRY400 - expected, no traceback
@@ -224,7 +228,21 @@ class Membership:
             self._metrics.catch_ups.labels("complete").inc()
             log.info("caught up", events=events, upto=position)
         finally:
+            self.catching_up = False
             self._delivery.shut(False)
+
+    async def _find_position(self) -> int:
+        """Return up to where this pod has to read itself.
+
+        What nobody read for us since is acknowledged; the rest the next reader reads again.
+        """
+        while True:
+            try:
+                position = await self._interests.settle()
+                return max(position.seq, await self._stream.ack_floor())
+            except Unavailable as problem:
+                log.warning("cannot catch up yet", problem=str(problem))
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _catch_up(self, after: int, upto: int) -> int:
         if upto - after > MAX_CATCH_UP:

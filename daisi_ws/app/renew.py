@@ -105,11 +105,7 @@ class Renewal:
         kept = await self._locks.renew(
             [(s.principal.session_key, s.lock_value, lock_ttl(config, _idle(s, now))) for s in held]
         )
-        lost = [
-            session
-            for session, is_kept in zip(held, kept, strict=True)
-            if not is_kept and session.state is not State.CLOSED
-        ]
+        lost = [session for session, is_kept in zip(held, kept, strict=True) if not is_kept]
         for session in lost:
             session.close(CloseReason.SESSION_LOST)
         return len(lost)

@@ -36,10 +36,11 @@ class ConsumerSettings:
     priority_timeout: float
 
 
-def wanted_config(settings: ConsumerSettings, start_after: int) -> dict[str, object]:
+def wanted_config(settings: ConsumerSettings, start_after: int | None) -> dict[str, object]:
     """Return the consumer's configuration for the JetStream API.
 
-    :param start_after: where to begin when it is made anew; 0: with what comes from now on.
+    :param start_after: sequence after which to begin when it is made anew; None: with what comes
+        from now on.
     """
     config: dict[str, object] = {
         "durable_name": settings.name,
@@ -52,7 +53,7 @@ def wanted_config(settings: ConsumerSettings, start_after: int) -> dict[str, obj
         "replay_policy": "instant",
         "max_waiting": 2048,
     }
-    if start_after:
+    if start_after is not None:
         config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": start_after + 1}
     if settings.mode == "shared":
         return config | {"ack_policy": "explicit"}

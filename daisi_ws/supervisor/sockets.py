@@ -12,10 +12,12 @@ kernel from handing the port out, and lets the worker's server bind it too (SO_R
 from __future__ import annotations
 
 import errno
+import random
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from daisi_ws.domain.slots import LANES
 from daisi_ws.supervisor.holder import port_holder
@@ -24,7 +26,11 @@ from daisi_ws.supervisor.settings import StartError, SupervisorSettings
 BACKLOG = 4096
 """Connections that may wait while a slot's worker is replaced; `net.core.somaxconn` caps it."""
 
-_RANGE_TRIES = 20
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT = 10_000
+_RANGE_TRIES = 200
+# Not the shared generator: where that is seeded, every process would try the same ports.
+_random = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +124,28 @@ def _reserve_any(
     host: str, count: int, problems: list[str], stack: ExitStack
 ) -> list[socket.socket]:
     last: OSError | None = None
-    for _ in range(_RANGE_TRIES):
+    for first in _random.sample(_quiet_ports(count), _RANGE_TRIES):
         with ExitStack() as attempt:
             try:
-                sockets = [_bind(host, 0, attempt)]
-                first = sockets[0].getsockname()[1]
-                sockets += [_bind(host, first + n, attempt) for n in range(1, count)]
-            except (OSError, OverflowError) as error:
-                last = error if isinstance(error, OSError) else last
+                sockets = [_bind(host, first + n, attempt) for n in range(count)]
+            except OSError as error:
+                last = error
                 continue
             stack.push(attempt.pop_all())
             return sockets
     why = f": {last.strerror}" if last else ""
     problems.append(f"server.grpc_port 0: no {count} free ports in a row on {host}{why}")
     return []
+
+
+def _quiet_ports(count: int) -> range:
+    """Return the first ports of ranges outside those that the kernel gives to connections."""
+    low, high = 32_768, 60_999
+    with suppress(OSError, ValueError):
+        low, high = map(int, _EPHEMERAL.read_text().split())
+    below, above = range(_FIRST_PORT, low - count), range(high + 1, 65536 - count)
+    best = max(below, above, key=len)
+    return best if len(best) > _RANGE_TRIES else range(_FIRST_PORT, 65536 - count)
 
 
 def _bind(host: str, port: int, stack: ExitStack, *, reuse_port: bool = False) -> socket.socket:

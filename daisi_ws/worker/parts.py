@@ -103,6 +103,7 @@ class Parts:
         self.jetstream = JetStream(
             self.nats, nats.stream_name, bool(nats.create_stream), nats.dead_letter_subject
         )
+        self.jetstream.on_new(self.delivery.follow)
         consumer = ConsumerSettings(
             name=nats.consumer_name,
             mode=nats.consumer_mode,
@@ -294,7 +295,9 @@ class Parts:
     def _redis_problem(self) -> str:
         if not self.link.up:
             return f"no connection: {self.link.problem}"
-        return "" if self.membership.refreshed_at is not None else "not registered yet"
+        if self.membership.refreshed_at is None:
+            return "not registered yet"
+        return "catching up after an absence" if self.membership.catching_up else ""
 
     def _grpc_problem(self) -> str:
         return "" if self.grpc.serving else "not serving"

@@ -147,8 +147,9 @@ class Pod:
 
     async def _bind(self) -> None:
         parts = self._parts
+        reader = await parts.pods.reader()
         try:
-            await parts.stream.prepare()
+            await parts.stream.prepare("" if reader is None else reader.stream)
         except ConsumerMismatch as error:
             raise BootFailure(str(error)) from None
         except StreamMissing as error:

@@ -56,15 +56,26 @@ class Peers:
 
 
 class WatchedLocks:
-    """Locks that look, before they ask for what ends a lock, whether its session still delivers."""
+    """Locks that look, before they ask for what ends a lock, whether its session still delivers.
+
+    While `answering` is clear, answers to acquisitions are on their way; `answered` says that the
+    server has given one.
+    """
 
     def __init__(self, locks: Locks, world: World) -> None:
         self._locks = locks
         self._world = world
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self.answered = asyncio.Event()
+        self.released: list[str] = []
 
     async def acquire(self, key: str, owner: str, ttl_seconds: float) -> Acquired | Held:
         """See :meth:`Locks.acquire`."""
-        return await self._locks.acquire(key, owner, ttl_seconds)
+        result = await self._locks.acquire(key, owner, ttl_seconds)
+        self.answered.set()
+        await self.answering.wait()
+        return result
 
     async def take(self, key: str, holder: str, owner: str, ttl_seconds: float) -> Acquired | Held:
         """See :meth:`Locks.take`."""
@@ -79,6 +90,7 @@ class WatchedLocks:
         """See :meth:`Locks.release`."""
         for key, owner in leases:
             self._look("released", key, owner)
+            self.released.append(owner)
         await self._locks.release(leases)
 
     def _look(self, what: str, key: str, holder: str) -> None:
@@ -100,17 +112,17 @@ class Pod:
         self.deaf = False
         self.metrics = Metrics()
         self.kills = KillsRedis(link)
-        locks = WatchedLocks(LocksRedis(link), world)
+        self.locks = WatchedLocks(LocksRedis(link), world)
         self.takeover = Takeover(
             hub=self.hub,
-            locks=locks,
+            locks=self.locks,
             kills=self.kills,
             peers=world.peers,
             pod_id=pod_id,
             config=lambda: world.config,
             metrics=self.metrics,
         )
-        self.renewal = Renewal(self.hub, locks, lambda: world.config)
+        self.renewal = Renewal(self.hub, self.locks, lambda: world.config)
         self.heard: list[tuple[str, str, str]] = []
         self.kills.listen(self._on_kill)
         self._ends: set[asyncio.Task[None]] = set()

@@ -375,6 +375,26 @@ async def test_admin_is_rejected_on_another_pod(world: World) -> None:
     assert world.pods["a"].heard == []
 
 
+async def test_admin_is_rejected_though_the_lock_vanished(world: World) -> None:
+    """A session that lives here counts, even where Redis has lost its lock."""
+    a = world.pods["a"]
+    first = await a.open(ROOT)
+    await world.redis.flushall()
+    with pytest.raises(SessionConflict):
+        await a.open(ROOT)
+    assert first.state is State.OPEN
+
+
+async def test_refused_newcomer_releases_nothing(world: World) -> None:
+    """Who was told that the lock is another's has nothing to give up."""
+    b = world.pods["b"]
+    await world.pods["a"].open(ROOT)
+    with pytest.raises(SessionConflict):
+        await b.takeover.acquire(b.connection(ROOT))
+    await world.settle()
+    assert b.locks.released == []
+
+
 async def test_admin_follows_a_dead_pod(world: World) -> None:
     """Who is rejected by nobody alive gets the session."""
     await foreign(world, "dead-0-1#c9", ROOT)
@@ -451,33 +471,63 @@ async def test_lost_answer_is_no_conflict_with_oneself(
 async def test_client_that_leaves_while_joining(world: World) -> None:
     """A cancelled admission leaves no lock behind, wherever it was cancelled."""
     a = world.pods["a"]
-    for turns in range(12):
+    a.locks.answering.clear()
+    for turns in range(4):
         connection = a.connection()
         task = asyncio.create_task(a.takeover.acquire(connection))
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        if turns == 3:
+            a.locks.answered.clear()
+            await a.locks.answered.wait()
+        else:
+            for _ in range(turns):
+                await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        connection.close(CloseReason.CLIENT_LEFT)
         await world.settle()
+        assert task.cancelled()
         assert await world.holder() is None
         assert a.hub.session(ANN.identity) is None
         assert a.takeover._joining == {}
 
 
-async def test_displaced_while_joining(world: World) -> None:
-    """Who is displaced before its own acquisition returns is closed, and gets a conflict."""
-    a = world.pods["a"]
+@pytest.mark.parametrize("by", ["kill", "grpc", "newcomer"])
+async def test_displaced_while_joining(world: World, by: str) -> None:
+    """Who is displaced while the answer is still on its way is closed, and gets a conflict."""
+    a, b = world.pods["a"], world.pods["b"]
     connection = a.connection()
+    a.locks.answering.clear()
     acquiring = asyncio.create_task(a.takeover.acquire(connection))
-    async with asyncio.timeout(DEADLINE):
-        while await world.redis.get(ANN.session_key) is None and not acquiring.done():
-            pass
-    new = await world.pods["b"].open()
-    outcome = (await asyncio.gather(acquiring, return_exceptions=True))[0]
-    assert isinstance(outcome, Acquired | SessionConflict)
+    await a.locks.answered.wait()
+    assert await world.holder() == connection.lock_value
+    if by == "kill":
+        a.takeover.on_kill(ANN.kill_channel, "b", connection.lock_value)
+    elif by == "grpc":
+        await a.takeover.displace(ANN.session_key, connection.lock_value)
+    else:
+        await b.open()
     assert displaced(connection)
-    assert await world.holder() == new.lock_value
+    a.locks.answering.set()
+    with pytest.raises(SessionConflict) as refusal:
+        await acquiring
+    assert refusal.value.reason == "displaced"
+    await world.settle()
+    assert a.hub.session(ANN.identity) is None
+    assert await world.holder() == (None if by != "newcomer" else b.hub.sessions()[0].lock_value)
+
+
+async def test_displaced_newcomer_displaces_nobody(world: World) -> None:
+    """A newcomer that was closed before it learned of the holder leaves the holder alone."""
+    a = world.pods["a"]
+    session = await a.open()
+    newcomer = a.connection()
+    a.locks.answering.clear()
+    acquiring = asyncio.create_task(a.takeover.acquire(newcomer))
+    await asyncio.sleep(0)
+    newcomer.close(CloseReason.CLIENT_LEFT)
+    a.locks.answering.set()
+    with pytest.raises(SessionConflict):
+        await acquiring
+    assert session.state is State.OPEN
 
 
 async def test_closed_before_its_turn(world: World) -> None:

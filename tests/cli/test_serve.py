@@ -87,7 +87,7 @@ class Serve:
             text=True,
             cwd=folder,
             start_new_session=True,
-            env={**kept, "PYTHONPATH": str(ROOT), **environ},
+            env={**kept, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), **environ},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -220,17 +220,25 @@ class Tab:
         self._task = asyncio.create_task(self._receive())
 
     @classmethod
+    async def dial(cls, port: int, target: str, headers: Mapping[str, str]) -> Self:
+        """Connect; what comes then may be `ready` or the end.
+
+        :raises NotUpgraded: the handshake was refused.
+        """
+        wire, response = await handshake(port, target, headers)
+        if response.status != 101:
+            await wire.__aexit__()
+            raise NotUpgraded(response)
+        return cls(wire, response)
+
+    @classmethod
     async def open(cls, port: int, target: str, headers: Mapping[str, str]) -> Self:
         """Connect, and wait for `ready`.
 
         :raises NotUpgraded: the handshake was refused.
         :raises AssertionError: it ended before `ready`.
         """
-        wire, response = await handshake(port, target, headers)
-        if response.status != 101:
-            wire.writer.transport.abort()
-            raise NotUpgraded(response)
-        tab = cls(wire, response)
+        tab = await cls.dial(port, target, headers)
         try:
             await tab.next("ready")
         except BaseException:
@@ -318,6 +326,10 @@ class Tab:
             await self._task
         await self.wire.__aexit__()
 
+    async def came(self, predicate: Callable[[], bool], timeout: float = DEADLINE) -> None:
+        """Return when something holds of what came."""
+        await self._wait(predicate, timeout, "not")
+
     async def _wait(self, predicate: Callable[[], bool], timeout: float, what: str) -> None:
         try:
             async with asyncio.timeout(timeout), self._news:
@@ -364,19 +376,21 @@ async def _frame(wire: Wire) -> tuple[int, bytes]:
 
 
 class Feed:
-    """Publishes events and knows what is in the stream."""
+    """Publishes events one after the other.
+
+    :ivar sent: how many; an event's `event_id` ends in its number.
+    """
 
     def __init__(self, client: NatsClient) -> None:
         self._client = client
         self._jetstream = client.jetstream()
-        self._numbers = itertools.count(1)
         self._run = f"{time.monotonic_ns():x}"
         self.sent = 0
         self.last_seq = 0
 
     async def put(self, subject: str, event_id: str = "", **fields: object) -> str:
         """Publish an event whose ids are those of its subject; return its `event_id`."""
-        event_id = event_id or f"{self._run}:{next(self._numbers)}"
+        event_id = event_id or f"{self._run}:{self.sent + 1}"
         payload = {"event_id": event_id, **_ids(subject), "row_data": {}, **fields}
         await self.raw(subject, json.dumps(payload).encode())
         return event_id
@@ -394,19 +408,23 @@ class Feed:
     async def steady(self, subjects: Iterable[str], rate: float) -> AsyncIterator[Feed]:
         """Publish to these subjects in turn, `rate` events a second, until the block is left."""
 
+        stop = False
+
         async def run() -> None:
             began = time.monotonic()
             for number, subject in enumerate(itertools.cycle(subjects)):
                 await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+                if stop:
+                    return
                 await self.put(subject)
 
         task = asyncio.create_task(run())
         try:
             yield self
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            # Not cancelled: the library turns a cancellation into something else now and then.
+            stop = True
+            await task
 
 
 def _ids(subject: str) -> dict[str, str]:

@@ -66,7 +66,7 @@ class Host:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(FAKE_HOST.parents[2])},
+            env={**os.environ, "PYTHONPATH": str(FAKE_HOST.parents[2]), "TMPDIR": str(folder)},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

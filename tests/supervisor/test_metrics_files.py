@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from daisi_ws.supervisor.metrics_files import ENVIRONMENT, drop_live_gauges, metrics_directory
+from tests.processes import wait_until_gone
 
 
 def test_private_directory_lives_as_long_as_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +23,57 @@ def test_private_directory_lives_as_long_as_the_block(monkeypatch: pytest.Monkey
         (directory / "counter_0a.db").touch()
     assert not directory.exists()
     assert ENVIRONMENT not in os.environ
+
+
+def test_directories_of_killed_supervisors_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old and not locked by anyone; what is in use, young, foreign or something else stays."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    old = time.time() - 3600
+    names = ["daisi-ws-metrics-old", "daisi-ws-metrics-young", "daisi-ws-metrics-odd", "other-old"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        if name != "daisi-ws-metrics-odd":
+            (tmp_path / name / "lock").touch()
+        if name != "daisi-ws-metrics-young":
+            os.utime(tmp_path / name, (old, old))
+    with metrics_directory(None) as living:
+        os.utime(living, (old, old))
+        with metrics_directory(None) as mine:
+            left = {file.name for file in tmp_path.iterdir()}
+    assert left == {*names[1:], living.name, mine.name}
+
+
+def test_directory_is_in_use_as_long_as_a_worker_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workers of a killed supervisor may still be draining."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    told_read, told_write = os.pipe()
+    supervisor = os.fork()
+    if supervisor == 0:
+        context = metrics_directory(None)
+        directory = context.__enter__()
+        os.utime(directory, (1, 1))
+        worker = os.fork()
+        if worker == 0:
+            signal.pause()
+        os.write(told_write, f"{worker} {directory}".encode())
+        os._exit(0)
+    os.waitpid(supervisor, 0)
+    worker_pid, directory_name = os.read(told_read, 4096).decode().split()
+    try:
+        with metrics_directory(None):
+            assert Path(directory_name).exists()
+    finally:
+        os.kill(int(worker_pid), signal.SIGKILL)
+    assert not wait_until_gone([int(worker_pid)])
+    with metrics_directory(None):
+        assert not Path(directory_name).exists()
+    os.close(told_read)
+    os.close(told_write)
 
 
 def test_given_directory_is_made_emptied_and_kept(

@@ -8,14 +8,15 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 
 import pytest
 
+from daisi_ws.embedded import free_ports
 from daisi_ws.supervisor import sockets
 from daisi_ws.supervisor.settings import StartError, SupervisorSettings, Timings
-from daisi_ws.supervisor.sockets import take_ports
+from daisi_ws.supervisor.sockets import Ports, take_ports
 
 SETTINGS = SupervisorSettings(
     name="host",
@@ -104,9 +105,18 @@ def test_worker_can_bind_a_reserved_port(host: str) -> None:
             server.kill()
 
 
+def _reserve_among_ephemeral(stack: ExitStack) -> Ports:
+    """Reserve ports of the range from which Linux takes those of outgoing connections."""
+    for first in range(50051, 60000, 20):
+        with suppress(StartError):
+            return stack.enter_context(take_ports(replace(SETTINGS, grpc_port=first)))
+    raise AssertionError("no free ports")
+
+
 def test_kernel_does_not_hand_out_a_reserved_port(stranger: int) -> None:
     """An outgoing connection that may choose among reserved ports only finds none free."""
-    with take_ports(SETTINGS) as ports, socket.socket() as outgoing:
+    with ExitStack() as stack, socket.socket() as outgoing:
+        ports = _reserve_among_ephemeral(stack)
         first, last = ports.grpc_port, ports.grpc_port + len(ports.reserved) - 1
         choice = struct.pack("I", last << 16 | first)
         try:
@@ -121,20 +131,25 @@ def test_kernel_does_not_hand_out_a_reserved_port(stranger: int) -> None:
         assert first <= outgoing.getsockname()[1] <= last
 
 
-def test_all_taken_ports_are_named_at_once(stranger: int) -> None:
+def test_all_taken_ports_are_named_at_once() -> None:
     """HTTP and gRPC in one message, although the stranger allows sharing; nothing stays bound."""
-    settings = replace(SETTINGS, http_port=stranger, grpc_port=stranger - 1)
-    with pytest.raises(StartError) as refused, take_ports(settings):
+    first = free_ports(4)
+    taken = first + 1
+    settings = replace(SETTINGS, http_port=taken, grpc_port=first)
+    with (
+        socket.create_server(("127.0.0.1", taken), reuse_port=True),
+        pytest.raises(StartError) as refused,
+        take_ports(settings),
+    ):
         raise AssertionError("not reached")
     http, grpc_problem = refused.value.problems
-    assert http.startswith(
-        f"server.http_port: cannot use port {stranger} on 127.0.0.1: it is taken"
-    )
-    assert grpc_problem.startswith(f"server.grpc_port: cannot use port {stranger} on 127.0.0.1")
+    where = f"cannot use port {taken} on 127.0.0.1: it is taken"
+    assert http.startswith(f"server.http_port: {where}")
+    assert grpc_problem.startswith(f"server.grpc_port: {where}")
     assert f"by process {os.getpid()} (" in http
-    assert refused.value.__cause__ is None
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", stranger - 1))
+    for port in range(first, first + 4):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", port))
 
 
 def test_own_ports_are_refused_to_a_second_supervisor() -> None:

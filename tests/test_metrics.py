@@ -1,0 +1,80 @@
+"""Counts of the hot path, and what a scrape sees of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from daisi_ws.metrics import LATENCY_BUCKETS, Metrics
+
+WORKER = """
+import sys
+from daisi_ws import metrics
+metrics.use_identifier(sys.argv[1])
+made = metrics.Metrics()
+made.tally.chat = 3
+made.tally.delivered = 5
+made.tally.observe_latency(0.004, 5)
+made.ready.set(1)
+made.fold()
+if sys.argv[2:]:
+    print(made.exposition().decode())
+"""
+
+
+def test_a_second_is_folded_once() -> None:
+    """What the tally counted is in the exposition, and the tally starts over."""
+    metrics = Metrics()
+    metrics.tally.message = 2
+    metrics.tally.delivered = 7
+    metrics.tally.duplicates = 1
+    metrics.tally.observe_latency(0.0004, 6)
+    metrics.tally.observe_latency(99.0, 1)
+    metrics.fold()
+    metrics.fold()
+    text = metrics.exposition().decode()
+    assert 'dws_events_received_total{event_type="message"} 2.0' in text
+    assert 'dws_messages_sent_total{type="event"} 7.0' in text
+    assert "dws_redeliveries_total 1.0" in text
+    assert 'dws_delivery_latency_seconds_bucket{le="0.0005"} 6.0' in text
+    assert f'dws_delivery_latency_seconds_bucket{{le="{LATENCY_BUCKETS[-1]}"}} 6.0' in text
+    assert 'dws_delivery_latency_seconds_bucket{le="+Inf"} 7.0' in text
+    assert "dws_delivery_latency_seconds_sum 99.0024" in text
+
+
+def test_every_metric_is_described() -> None:
+    """Each has a help text and the project's prefix."""
+    lines = Metrics().exposition().decode().splitlines()
+    described = [line for line in lines if line.startswith("# HELP")]
+    assert len(described) > 40
+    assert all(line.split(" ", 3)[2].startswith("dws_") for line in described)
+    assert all(len(line.split(" ", 3)[3]) > 8 for line in described)
+
+
+def worker(folder: Path, identifier: str, *show: str) -> str:
+    """Run a worker process that counts and ends; return what it prints."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    return subprocess.run(
+        [sys.executable, "-c", WORKER, identifier, *show],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    ).stdout
+
+
+def test_workers_are_added_up_and_successors_go_on(tmp_path: Path) -> None:
+    """A scrape shows the host; who replaces a worker counts on in its files, leaving no ghosts."""
+    worker(tmp_path, "0a")
+    worker(tmp_path, "1a")
+    files = len(list(tmp_path.iterdir()))
+    worker(tmp_path, "0a")
+    text = worker(tmp_path, "0a", "show")
+    assert len(list(tmp_path.iterdir())) == files
+    assert 'dws_events_received_total{event_type="chat"} 12.0' in text
+    assert 'dws_delivery_latency_seconds_bucket{le="0.005"} 20.0' in text
+    assert "dws_ready 2.0" in text
+    assert "pid=" not in text
