@@ -43,11 +43,17 @@ class WebSocketSink:
         return self._transport.get_write_buffer_size()
 
     def finish(self) -> None:
-        """End TCP once what was written has been taken."""
+        """Answer the peer's close frame if it came first; end TCP once that has been taken."""
+        if self.peer_code is not None and not self._transport.is_closing():
+            self._transport.write(close_frame(self.peer_code, ""))
         self._transport.close()
 
     def close(self, reason: CloseReason) -> None:
-        """Send the close frame once; whoever does not answer it in time is aborted."""
+        """Send the close frame once; whoever does not answer it in time is aborted.
+
+        A close frame of the peer is answered by :meth:`finish`, when the session has been given
+        up: who has the answer may open the next one at once.
+        """
         if self._closed:
             return
         if reason is CloseReason.ABNORMAL and self.peer_code is None:
@@ -57,7 +63,5 @@ class WebSocketSink:
         wait = BEHIND_CLOSE_SECONDS if self._protocol.writing_paused else CLIENT_CLOSE_SECONDS
         if self.peer_code is None:
             self.write(close_frame(reason.code, reason.text))
-        else:
-            self.write(close_frame(self.peer_code, ""))
         self._closed = True
         asyncio.get_running_loop().call_later(wait, self._transport.abort)

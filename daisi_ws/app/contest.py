@@ -28,6 +28,9 @@ class Neighbours(Protocol):
     def rival(self, connection: Connection, holder: str) -> Connection | None:
         """Return the connection here that is not yet closed and has, or gets, this lock value."""
 
+    def ask(self, holder: str, timeout: float) -> asyncio.Task[bool]:
+        """Find out whether the holder's pod answers."""
+
     def tell(self, connection: Connection, holder: str, timeout: float) -> asyncio.Task[None]:
         """Have the holder's pod end its session; done when it was told, at best when it has."""
 
@@ -64,6 +67,7 @@ class Contest:
         self._force_at = 0.0
         self._pause = _FIRST_PAUSE_SECONDS
         self._told: asyncio.Task[None] | None = None
+        self._asked: asyncio.Task[bool] | None = None
         self.met = False
         self.maybe_owner = False
         """Whether the lock may be ours; after an unanswered question it may."""
@@ -107,15 +111,27 @@ class Contest:
             if rival is not None:
                 self._replace_local(rival)
             return await self._ask("force", held.holder)
-        if self._rejects and (held.alive or legacy):
+        if self._rejects and legacy:
             raise self._conflict()
+        if self._rejects and held.alive:
+            return await self._respect(held.holder, self._deadline - now)
         if self._told is None:
             left = self._force_at - now
             self._told = self._neighbours.tell(self._owner, held.holder, max(left, 0.1))
         # An older pod has no lease to look at: it counts as alive until its time is up.
         if now >= self._force_at or not (held.alive or legacy):
             return await self._ask("force", held.holder)
-        await self._wait(self._force_at - now)
+        await self._wait(self._force_at - now, self._told)
+        self.check_wanted()
+        return await self._ask("retry")
+
+    async def _respect(self, holder: str, patience: float) -> Acquired | Held:
+        """Refuse if the holder's pod answers; else wait: it may be dead, and its lease ends soon."""
+        if self._asked is None:
+            self._asked = self._neighbours.ask(holder, patience)
+        await self._wait(patience, self._asked)
+        if self._asked.done() and self._asked.result():
+            raise self._conflict()
         self.check_wanted()
         return await self._ask("retry")
 
@@ -125,7 +141,7 @@ class Contest:
             self._holder = holder
             self._force_at = now + self._app.session_takeover_seconds
             self._pause = _FIRST_PAUSE_SECONDS
-            self._told = None
+            self._told = self._asked = None
 
     def _replace_local(self, rival: Connection) -> None:
         """End a session of this pod; it stops delivering before its lock is asked for."""
@@ -134,15 +150,15 @@ class Contest:
             raise self._conflict()
         rival.close(CloseReason.DISPLACED)
 
-    async def _wait(self, most: float) -> None:
-        """Wait for the holder's end; at the longest for this turn's pause."""
+    async def _wait(self, most: float, answer: asyncio.Task[None] | asyncio.Task[bool]) -> None:
+        """Wait for the holder's pod to answer; at the longest for this turn's pause."""
         cap = self._app.session_lock_retry_delay_ms / 1000
         pause = min(self._pause, cap) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         self._pause = min(self._pause * 2, cap)
-        if self._told is None or self._told.done():
+        if answer.done():
             await asyncio.sleep(min(pause, most))
         else:
-            await asyncio.wait((self._told,), timeout=min(pause, most))
+            await asyncio.wait((answer,), timeout=min(pause, most))
 
     async def _ask(self, lock_type: str, holder: str = "") -> Acquired | Held:
         """Ask for the lock, in place of `holder` if one is named; without an answer ask again:

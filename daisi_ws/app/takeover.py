@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
 from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.contest import Contest
 from daisi_ws.app.hub import Hub
-from daisi_ws.app.ports import Acquired, Kills, Locks
+from daisi_ws.app.ports import Acquired, Kills, Locks, Position
 from daisi_ws.app.renew import lock_ttl
 from daisi_ws.config import Config
 from daisi_ws.domain.close import CloseReason
@@ -26,12 +26,18 @@ from daisi_ws.metrics import Metrics
 
 _SESSION: Final = "session:"
 _KILL: Final = "session_kill:"
+_T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
 
 
 class Displacer(Protocol):
     """The part of :class:`daisi_ws.app.ports.Peers` that takeovers need."""
+
+    async def barrier(
+        self, pod_id: str, interests: Sequence[str], timeout: float
+    ) -> Position | None:
+        """See :meth:`Peers.barrier`."""
 
     async def displace(self, pod_id: str, session_key: str, holder: str, timeout: float) -> None:
         """See :meth:`Peers.displace`."""
@@ -66,7 +72,7 @@ class Takeover:
         self._metrics = metrics
         self._clock = clock
         self._joining: dict[str, Connection] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def acquire(self, connection: Connection) -> Acquired:
         """Make this connection the session of its identity; the hub knows it as that then.
@@ -151,9 +157,22 @@ class Takeover:
         """Return the connection here that is not yet closed and has, or gets, this lock value."""
         return self._find(connection.principal.identity, holder)
 
+    def ask(self, holder: str, timeout: float) -> asyncio.Task[bool]:
+        """Find out whether the holder's pod answers."""
+        return self._spawn(self._answers(holder, timeout))
+
     def tell(self, connection: Connection, holder: str, timeout: float) -> asyncio.Task[None]:
         """Have the holder's pod end its session, by gRPC and by the kill switch at once."""
         return self._spawn(self._tell(connection, holder, timeout))
+
+    async def _answers(self, holder: str, timeout: float) -> bool:
+        pod, _, _ = holder.partition("#")
+        try:
+            # A barrier for nothing: whoever answers it lives.
+            await self._peers.barrier(pod, (), timeout)
+        except Unavailable:
+            return False
+        return True
 
     async def _tell(self, connection: Connection, holder: str, timeout: float) -> None:
         principal = connection.principal
@@ -194,7 +213,7 @@ class Takeover:
             before.close(CloseReason.DISPLACED)
         self._hub.own_session(connection)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[None, None, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
