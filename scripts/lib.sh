@@ -9,10 +9,8 @@ extras_test=embedded,test,dev
 export TMPDIR=$root/.tmp # of pip, pytest and the embedded servers
 export PIP_DISABLE_PIP_VERSION_CHECK=${PIP_DISABLE_PIP_VERSION_CHECK-1}
 [[ -n ${PIP_CACHE_DIR-} ]] || export PIP_NO_CACHE_DIR=${PIP_NO_CACHE_DIR-1} # the default is in $HOME
+export RUSTUP_HOME=$TMPDIR/rustup # pip asks rustc for its version; rustup's shim would make ~/.rustup
 mkdir -p "$TMPDIR"
-
-# pip asks `rustc` for its version; where that is rustup's shim it would make ~/.rustup.
-pip_install() { RUSTUP_HOME=$TMPDIR/rustup "$venv/bin/python" -m pip install --quiet "$@"; }
 
 say() { printf 'scripts/%s: %s\n' "${0##*/}" "$*" >&2; }
 die() {
@@ -70,7 +68,7 @@ install() {
     fi
     rm -f "$venv"/made-for-*
     say "installing daisi-ws[$2] into .venv (a minute or two the first time)"
-    pip_install --editable "$root[$2]" 9>&- ||
+    "$venv/bin/python" -m pip install --quiet --editable "$root[$2]" 9>&- ||
         die "installing failed, see above; pip obeys the usual PIP_* variables (PIP_INDEX_URL, PIP_PROXY, …)"
     origin >"$venv/made-for-$1"
     say "installed in $((SECONDS - made)) s"

@@ -158,7 +158,6 @@ class PeerLink:
     async def _run(self) -> None:
         try:
             while self.wanted:
-                await self._pause()
                 await self._try()
         finally:
             self._task = None
@@ -166,6 +165,7 @@ class PeerLink:
 
     async def _try(self) -> None:
         try:
+            await self._pause()
             if address := await self._find():
                 await self._converse(address)
         except Exception:  # events wait here: nothing may end the link but its owner

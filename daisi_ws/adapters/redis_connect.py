@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 
-from daisi_ws.config import ClientTls, Redis, redis_target
+from daisi_ws.adapters.client_tls import client_context
+from daisi_ws.config import Redis, redis_target
 
 
 def connection_factory(redis: Redis) -> Callable[[], AbstractConnection]:
@@ -33,20 +34,12 @@ def connection_factory(redis: Redis) -> Callable[[], AbstractConnection]:
     }
     if not target.tls:
         return lambda: Connection(**options)
-    context = _context(redis.tls)
+    context = client_context(msgspec.structs.replace(redis.tls, enabled=True))
 
     def connect() -> SSLConnection:
         connection = SSLConnection(**options)
+        # The library's own context would go on trusting the system's authorities beside ours.
         connection.ssl_context.context = context
         return connection
 
     return connect
-
-
-def _context(tls: ClientTls) -> ssl.SSLContext:
-    """Verify server and host name; a given authority is the only one, as opposed to the library's
-    own context, which goes on trusting the system's."""
-    context = ssl.create_default_context(cafile=tls.ca_file or None)
-    if tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file or None)
-    return context

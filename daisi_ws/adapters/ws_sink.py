@@ -22,21 +22,27 @@ class WebSocketSink:
         section 5.5.1).
     """
 
-    __slots__ = ("_closed", "_protocol", "_transport", "bytes_written", "peer_code")
+    __slots__ = (
+        "_closed",
+        "_owes_answer",
+        "_protocol",
+        "_transport",
+        "bytes_written",
+        "peer_code",
+    )
 
     def __init__(self, protocol: HttpProtocol, transport: asyncio.Transport) -> None:
         self._protocol = protocol
         self._transport = transport
         self._closed = False
+        self._owes_answer = False
         self.bytes_written = 0
         self.peer_code: int | None = None
 
     def write(self, data: bytes) -> None:
         """Hand over whole frames; after a close it does nothing."""
-        if self._closed or self._transport.is_closing():
-            return
-        self.bytes_written += len(data)
-        self._transport.write(data)
+        if not self._closed:
+            self._send(data)
 
     def backlog(self) -> int:
         """Return how many bytes were handed over and not yet taken by the kernel."""
@@ -44,8 +50,9 @@ class WebSocketSink:
 
     def finish(self) -> None:
         """Answer the peer's close frame if it came first; end TCP once that has been taken."""
-        if self.peer_code is not None and not self._transport.is_closing():
-            self._transport.write(close_frame(self.peer_code, ""))
+        if self._owes_answer and self.peer_code is not None:
+            self._owes_answer = False
+            self._send(close_frame(self.peer_code, ""))
         self._transport.close()
 
     def close(self, reason: CloseReason) -> None:
@@ -61,7 +68,13 @@ class WebSocketSink:
             self._transport.abort()
             return
         wait = BEHIND_CLOSE_SECONDS if self._protocol.writing_paused else CLIENT_CLOSE_SECONDS
-        if self.peer_code is None:
+        self._owes_answer = self.peer_code is not None
+        if not self._owes_answer:
             self.write(close_frame(reason.code, reason.text))
         self._closed = True
         asyncio.get_running_loop().call_later(wait, self._transport.abort)
+
+    def _send(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self.bytes_written += len(data)
+            self._transport.write(data)

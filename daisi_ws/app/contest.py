@@ -91,8 +91,11 @@ class Contest:
             self._count_conflict()
             raise self._conflict()
         result = await self._ask("initial")
-        while isinstance(result, Held):
-            result = await self._next(result)
+        try:
+            while isinstance(result, Held):
+                result = await self._next(result)
+        finally:
+            self._stop_asking()
         return result
 
     async def _next(self, held: Held) -> Acquired | Held:
@@ -126,12 +129,12 @@ class Contest:
         return await self._ask("retry")
 
     async def _respect(self, holder: str, patience: float) -> Acquired | Held:
-        """Refuse if the holder's pod answers; else wait: it may be dead, and its lease ends soon."""
+        """Refuse if the holder's pod answers, else wait: it may be dead, its lease about to end."""
         if self._asked is None:
             self._asked = self._neighbours.ask(holder, patience)
-        await self._wait(patience, self._asked)
-        if self._asked.done() and self._asked.result():
+        elif self._asked.done() and self._asked.result():
             raise self._conflict()
+        await self._wait(patience, self._asked)
         self.check_wanted()
         return await self._ask("retry")
 
@@ -141,7 +144,13 @@ class Contest:
             self._holder = holder
             self._force_at = now + self._app.session_takeover_seconds
             self._pause = _FIRST_PAUSE_SECONDS
-            self._told = self._asked = None
+            self._told = None
+            self._stop_asking()
+
+    def _stop_asking(self) -> None:
+        if self._asked is not None:
+            self._asked.cancel()
+            self._asked = None
 
     def _replace_local(self, rival: Connection) -> None:
         """End a session of this pod; it stops delivering before its lock is asked for."""

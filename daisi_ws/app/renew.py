@@ -41,7 +41,7 @@ def lock_ttl(config: Config, idle_seconds: float) -> float:
 class Renewal:
     """Keeps the locks of the sessions here, and ends sessions whose lock is another's.
 
-    While Redis is away the connections stay; when it is back their locks are asserted again.
+    While Redis is away the connections stay; the next renewal asserts their locks again.
 
     :param config: getter of the configuration, asked each time.
     :param clock: monotonic seconds, the clock of :attr:`Connection.last_seen`.
@@ -58,25 +58,15 @@ class Renewal:
         self._locks = locks
         self._config = config
         self._clock = clock
-        self._soon = asyncio.Event()
         self._away_since: float | None = None
         self.last_renewed = clock()
         """When the last renewal that succeeded began."""
 
     async def run(self) -> None:
-        """Renew at every interval, and when asked to, until cancelled."""
+        """Renew at every interval until cancelled."""
         while True:
-            try:
-                async with asyncio.timeout(self._config().app.ttl_refresh_interval_seconds):
-                    await self._soon.wait()
-            except TimeoutError:
-                pass
-            self._soon.clear()
+            await asyncio.sleep(self._config().app.ttl_refresh_interval_seconds)
             await self.verify_now()
-
-    def renew_soon(self) -> None:
-        """Have :meth:`run` renew now: Redis is back, and may have come back empty."""
-        self._soon.set()
 
     async def verify_now(self) -> bool:
         """Renew all locks; on return the sessions whose lock is another's have ended.

@@ -151,9 +151,10 @@ class ForwardQueue:
     def rewind(self) -> None:
         """Put everything sent and not accepted back to the head: the stream to the peer broke."""
         for batch in reversed(self._sent):
-            self._waiting.extendleft(reversed(batch.items[batch.done :]))
+            unaccepted = batch.items[batch.done :]
+            self._waiting.extendleft(reversed(unaccepted))
+            self._again += len(unaccepted)
         self._sent.clear()
-        self._again = self.held
 
     def forget(self) -> int:
         """Drop everything; return how many events that was. Batch numbers go on."""

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from daisi_ws.domain.errors import Unavailable
+from daisi_ws.worker.boot import BootFailure
 
 RETRY_SECONDS: Final = 0.25
 
@@ -44,9 +45,11 @@ class Tasks:
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None:
+        if error is None:
+            return
+        if not isinstance(error, BootFailure):  # which says itself why, and needs no traceback
             log.error("a task failed", task=task.get_name(), exc_info=error)
-            self._failed(error)
+        self._failed(error)
 
 
 async def retrying(work: Callable[[], Awaitable[T]], what: str) -> T:

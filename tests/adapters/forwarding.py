@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -187,32 +188,39 @@ class PodProcess:
     What it accepts it appends to a file first, so that the file tells the truth after a kill.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self._process = process
         self.port = port
 
     @classmethod
     async def start(cls, accepted: Path, port: int = 0) -> PodProcess:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.adapters.forwarding",
-            str(accepted),
-            str(port),
-            stdout=asyncio.subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
-        )
+        process = _spawn(str(accepted), str(port))
         assert process.stdout is not None
-        async with asyncio.timeout(20):
-            return cls(process, int(await process.stdout.readline()))
+        try:
+            async with asyncio.timeout(20):
+                line = await asyncio.to_thread(process.stdout.readline)
+        except TimeoutError:
+            process.kill()
+            raise
+        return cls(process, int(line))
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     async def kill(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process.kill()
+        await asyncio.to_thread(self._process.wait)
+
+
+def _spawn(*arguments: str) -> subprocess.Popen[str]:
+    # Not by the loop: uvloop forks, and a child of a process that uses gRPC dies or hangs before
+    # it gets anywhere; this one uses vfork.
+    command = [sys.executable, "-m", "tests.adapters.forwarding", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
 
 
 class _FileRecorder(Recorder):

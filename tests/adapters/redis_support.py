@@ -39,7 +39,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     """Wait until something is so, which no event tells."""
     try:
         async with asyncio.timeout(DEADLINE):
-            while not condition():  # noqa: ASYNC110 - nothing tells when it has become true
+            while not condition():
                 await asyncio.sleep(0.002)
     except TimeoutError:
         raise AssertionError(f"never came to be: {what}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,13 +141,13 @@ class TestFaults:
         port = await refused_port()
         addresses = Addresses(b_0_1=port)
         with capture_logs() as logs:
-            async with peers_of(addresses, metrics=metrics) as peers:
+            async with AsyncExitStack() as later, peers_of(addresses, metrics=metrics) as peers:
                 push_all(peers, 1, 5)
                 await until(lambda: value(metrics, "grpc_circuitbreaker_open") == 1)
                 assert value(metrics, "grpc_pool_size") == 0
                 assert value(metrics, "grpc_pool_connections_created_total") == 5
-                async with serving(inbound, port):
-                    await until(lambda: empty(peers))
+                await later.enter_async_context(serving(inbound, port))
+                await until(lambda: empty(peers))
                 assert value(metrics, "grpc_circuitbreaker_open") == 0
         assert inbound.arrived == [1, 2, 3, 4, 5]
         assert value(metrics, "grpc_circuitbreaker_tripped_total") == 1
@@ -168,7 +169,7 @@ class TestFaults:
             async with serving(inbound, port):
                 peers.revive(B)
                 await until(lambda: empty(peers), 3)
-            assert value(metrics, "grpc_circuitbreaker_open") == 0
+                assert value(metrics, "grpc_circuitbreaker_open") == 0
 
     async def test_a_new_address_closes_the_breaker(self, port: int, metrics: Metrics) -> None:
         """A peer that came back elsewhere is found although the breaker is open."""
@@ -387,7 +388,7 @@ class TestQuestions:
                         break
                     except Unavailable:
                         await asyncio.sleep(0.02)
-            assert value(metrics, "grpc_circuitbreaker_open") == 0
+                assert value(metrics, "grpc_circuitbreaker_open") == 0
 
     async def test_a_peer_without_lease_is_unavailable_at_once(self) -> None:
         """A reader whose record outlived it is nobody to wait for."""

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import redis.asyncio as redis_asyncio
 
@@ -16,7 +17,7 @@ from daisi_ws.adapters.locks_redis import LocksRedis
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.hub import Hub
-from daisi_ws.app.ports import Acquired, Held, Locks
+from daisi_ws.app.ports import Acquired, Held, Locks, Position
 from daisi_ws.app.renew import Renewal
 from daisi_ws.app.takeover import Takeover
 from daisi_ws.config import Config, testing_config
@@ -41,18 +42,29 @@ class Peers:
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     broken: bool = False
 
+    async def barrier(
+        self, pod_id: str, interests: Sequence[str], timeout: float
+    ) -> Position | None:
+        """Answer for another pod, if it lives."""
+        assert not interests
+        pod = self.world.pods.get(pod_id)
+        if pod is None or pod.deaf or self.broken:
+            await self._silence(timeout)
+        return None
+
     async def displace(self, pod_id: str, session_key: str, holder: str, timeout: float) -> None:
         """Have another pod end a session, as its gRPC server would."""
         self.asked.append((pod_id, session_key, holder))
         pod = self.world.pods.get(pod_id)
-        try:
-            async with asyncio.timeout(timeout):
-                if pod is None or pod.deaf or self.broken:
-                    await asyncio.Event().wait()
-                else:
-                    await pod.takeover.displace(session_key, holder)
-        except TimeoutError:
-            raise Unavailable("no answer") from None
+        if pod is None or pod.deaf or self.broken:
+            await self._silence(timeout)
+        else:
+            await pod.takeover.displace(session_key, holder)
+
+    async def _silence(self, timeout: float) -> NoReturn:
+        """What a peer says that does not answer."""
+        await asyncio.sleep(timeout)
+        raise Unavailable("no answer")
 
 
 class WatchedLocks:

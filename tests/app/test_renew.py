@@ -178,16 +178,6 @@ async def test_interval_follows_the_configuration(world: World) -> None:
                     pass
 
 
-async def test_renewal_on_request(world: World) -> None:
-    """Asked to, it renews at once instead of at the end of the interval."""
-    a = world.pods["a"]
-    session = await a.open()
-    async with running(a.renewal):
-        await world.redis.set(ANN.session_key, "b#c9")
-        a.renewal.renew_soon()
-        await until(lambda: lost(session), "the loss is found")
-
-
 async def test_redis_away_and_back_empty(fresh_redis: RedisServer) -> None:
     """Connections stay while Redis is away; back and empty, it gets their locks again."""
     async with (
@@ -195,7 +185,7 @@ async def test_redis_away_and_back_empty(fresh_redis: RedisServer) -> None:
         pods(fresh_redis.url, redis, "a") as world,
     ):
         a = world.pods["a"]
-        a.link.on_up(a.renewal.renew_soon)
+        world.configure(app__ttl_refresh_interval_seconds=0.1)
         session = await a.open()
         renewed = a.renewal.last_renewed
         fresh_redis.kill()

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import redis.asyncio as redis_asyncio
 
+from daisi_ws.adapters import redis_keys
 from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.ports import Acquired
 from daisi_ws.domain import principal
@@ -403,6 +404,35 @@ async def test_admin_follows_a_dead_pod(world: World) -> None:
     await world.settle()
     await foreign(world, "b#gone", ROOT)
     assert await world.pods["b"].open(ROOT)
+
+
+async def test_admin_outwaits_the_lease_of_a_pod_that_does_not_answer(world: World) -> None:
+    """A pod that was just killed has its lease still: that is no reason to send its admins away."""
+    await foreign(world, "killed#c9", ROOT)
+    await world.lease("killed")
+    joining = asyncio.create_task(world.pods["a"].open(ROOT))
+    await until(lambda: world.pods["a"].count("session_conflicts", type="admin") == 1, "a conflict")
+    assert not joining.done()
+    await world.redis.delete(redis_keys.pod("killed"))
+    admin = await joining
+    assert await world.holder(ROOT) == admin.lock_value
+
+
+async def test_admin_waits_for_a_silent_pod_no_longer_than_for_a_connection(world: World) -> None:
+    """A pod that keeps its lease and its silence is respected in the end."""
+    world.configure(
+        app__session_takeover_seconds=TAKEOVER,
+        app__barrier_timeout_seconds=1,
+        app__connect_timeout_seconds=2,
+    )
+    a = world.pods["a"]
+    first = await a.open(ROOT)
+    a.deaf = True
+    with pytest.raises(SessionConflict) as refusal:
+        await world.pods["b"].open(ROOT)
+    assert refusal.value.reason == "timeout"
+    assert first.state is State.OPEN
+    assert world.peers.asked == []
 
 
 async def test_admin_is_rejected_by_an_older_pod(world: World) -> None:

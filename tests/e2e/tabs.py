@@ -28,9 +28,18 @@ class Gateway:
     """A cluster with a Redis and a NATS that nobody else uses."""
 
     cluster: Cluster
-    redis_url: str
-    nats_url: str
+    servers: Servers
     folder: Path
+
+    @property
+    def redis_url(self) -> str:
+        """Where its Redis is."""
+        return self.servers.redis.url
+
+    @property
+    def nats_url(self) -> str:
+        """Where its NATS is."""
+        return self.servers.nats.url
 
     @property
     def host(self) -> Host:
@@ -102,7 +111,7 @@ async def gateway(
             workers=workers,
             environment=environment,
         ) as running:
-            yield Gateway(running, servers.redis.url, servers.nats.url, folder)
+            yield Gateway(running, servers, folder)
     finally:
         await asyncio.to_thread(servers.stop)
 
@@ -201,6 +210,15 @@ class Frame:
         return payload
 
 
+_open: set[Tab] = set()
+
+
+async def close_tabs() -> None:
+    """End what a test has left open."""
+    while _open:
+        await next(iter(_open)).abort()
+
+
 class Tab:
     """A WebSocket as a browser has it, with everything that came; pings are answered.
 
@@ -215,7 +233,8 @@ class Tab:
         self.code: int | None = None
         self.reason = ""
         self.ended_at = 0.0
-        self._read = 0
+        _open.add(self)
+        self._read = self._pongs = self._ponged = 0
         self._news = asyncio.Condition()
         self._task = asyncio.create_task(self._receive())
 
@@ -308,6 +327,14 @@ class Tab:
         data = message if isinstance(message, bytes) else json.dumps(message).encode()
         self.wire.send(frame(TEXT, data))
 
+    async def echo(self) -> None:
+        """Return when the server has answered a ping: all that it wrote before has come."""
+        self._pongs += 1
+        wanted = self._pongs
+        self.wire.send(frame(PING, b"%d" % wanted))
+        await self._wait(lambda: self._ponged >= wanted or self.code is not None, DEADLINE, "pong")
+        assert self.code is None, f"ended with {self.code} {self.reason!r}"
+
     async def select_chat(self, chat_id: str) -> None:
         """Select a chat; return once it is live."""
         self.send({"type": "select_chat", "id": "select", "payload": {"chat_id": chat_id}})
@@ -321,6 +348,7 @@ class Tab:
 
     async def abort(self) -> None:
         """End TCP at once."""
+        _open.discard(self)
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
@@ -343,6 +371,10 @@ class Tab:
                 opcode, payload = await _frame(self.wire)
                 if opcode == PING:
                     self.wire.send(frame(PONG, payload))
+                elif opcode == PONG:
+                    self._ponged = int(payload)
+                    async with self._news:
+                        self._news.notify_all()
                 elif opcode == CLOSE:
                     await self._end(int.from_bytes(payload[:2], "big"), payload[2:].decode())
                     self.wire.send(frame(CLOSE, payload[:2]))

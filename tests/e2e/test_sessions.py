@@ -8,8 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import msgspec
@@ -25,6 +24,7 @@ from tests.e2e.tabs import (
     NotUpgraded,
     Tab,
     admin_headers,
+    close_tabs,
     gateway,
     until,
     user_headers,
@@ -32,6 +32,7 @@ from tests.e2e.tabs import (
 
 RENEWAL_SECONDS = 1.0
 TTL_SECONDS = 10.0
+TAKEOVER_SECONDS = 1.5
 ROUNDS = 100
 DISPLACED = 4402
 READING_SECONDS = 0.05
@@ -48,10 +49,17 @@ async def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[G
     environment = {
         "DAISI_WS_APP_TTL_REFRESH_INTERVAL_SECONDS": str(RENEWAL_SECONDS),
         "DAISI_WS_APP_SESSION_TTL_SECONDS": str(TTL_SECONDS),
+        "DAISI_WS_APP_SESSION_TAKEOVER_SECONDS": str(TAKEOVER_SECONDS),
     }
     folder = tmp_path_factory.mktemp("sessions")
     async with gateway(folder, hosts=2, environment=environment) as running:
         yield running
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def _no_tabs_left() -> AsyncIterator[None]:
+    yield
+    await close_tabs()
 
 
 @pytest.fixture
@@ -110,20 +118,17 @@ async def test_of_racing_clients_one_is_left(two_hosts: Gateway, name: str, clie
     """100 rounds over 2 hosts x 2 workers: one is left, the others are told, and no event reaches
     one of them after the `ready` of the one that is left."""
     winner: Racer | None = None
-    async with (
-        AsyncExitStack() as stack,
-        two_hosts.feed() as feed,
-        feed.steady(["websocket.acme.bot.chats"], rate=300),
-    ):
+    chats = ["websocket.acme.bot.chats"]
+    async with two_hosts.feed() as feed, feed.steady(chats, rate=300):
         for _ in range(ROUNDS):
             racers = [Racer() for _ in range(clients)]
             runs = (r.run(two_hosts, feed, name, n % 2) for n, r in enumerate(racers))
             await asyncio.gather(*runs)
-            winner = await judge([*racers, winner] if winner else racers, stack)
+            winner = await judge([*racers, winner] if winner else racers)
         assert winner is not None
 
 
-async def judge(racers: list[Racer], stack: AsyncExitStack) -> Racer:
+async def judge(racers: list[Racer]) -> Racer:
     """Return the one that is left, which gets its events, and end the others."""
 
     async def one_left() -> bool:
@@ -132,7 +137,6 @@ async def judge(racers: list[Racer], stack: AsyncExitStack) -> Racer:
     await until(one_left, what="one session is left")
     winner = next(racer for racer in racers if racer.live)
     assert winner.tab
-    stack.push_async_callback(winner.tab.abort)
     await winner.tab.next()
     losers = [racer for racer in racers if racer is not winner]
     assert all(loser.was_told() for loser in losers), losers
@@ -233,7 +237,8 @@ async def gone(redis: Redis, key: str) -> bool:
 async def test_who_lost_a_killed_worker_comes_back_at_once(
     two_hosts: Gateway, name: str, kind: str, back_on: int
 ) -> None:
-    """Within 2 seconds of SIGKILL the first try is `ready`, here and on the other host."""
+    """The first try after SIGKILL succeeds, on this host and on the other, within the time that a
+    holder has to give a session up; an admin is not told of a conflict with the dead."""
     key = f"session:acme:bot:{name}" if kind == "user" else f"session:admin:{name}"
     tab = await connect(two_hosts, kind, name)
     async with two_hosts.redis() as redis:
@@ -245,7 +250,7 @@ async def test_who_lost_a_killed_worker_comes_back_at_once(
     await back.close()
     await tab.abort()
     await two_hosts.host.wait_ready()
-    assert took < 2.0
+    assert took < TAKEOVER_SECONDS + 1
 
 
 async def pid_of_holder(redis: Redis, key: str) -> int:
@@ -319,13 +324,6 @@ async def test_a_kill_ends_one_tenants_session_only(two_hosts: Gateway, name: st
         await others[0].got(await feed.put("websocket.acme.other.chats"))
         await others[1].got(await feed.put("websocket.umbrella.bot.chats"))
         await others[2].got(await feed.put("websocket.acme.bot.agents"))
-    await close_all([victim, *others])
-
-
-async def close_all(tabs: Iterable[Tab]) -> None:
-    """End connections."""
-    for tab in tabs:
-        await tab.abort()
 
 
 async def test_a_lost_lock_ends_the_session(two_hosts: Gateway, name: str) -> None:
