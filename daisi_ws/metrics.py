@@ -40,21 +40,18 @@ class Tally:
     """Counts of one second, bumped from the loop without any object made."""
 
     __slots__ = (
-        "admitted",
         "agent",
         "chat",
         "delivered",
         "duplicates",
-        "events",
         "latency_counts",
         "latency_sum",
         "message",
         "other_sent",
-        "pushed",
         "pushed_in",
-        "redelivered",
         "route_hits",
         "route_misses",
+        "unwanted",
     )
 
     def __init__(self) -> None:
@@ -64,9 +61,9 @@ class Tally:
     def reset(self) -> None:
         """Start over."""
         self.chat = self.message = self.agent = 0
-        self.delivered = self.duplicates = self.events = self.other_sent = 0
-        self.pushed = self.pushed_in = self.redelivered = 0
-        self.route_hits = self.route_misses = self.admitted = 0
+        self.delivered = self.duplicates = self.other_sent = 0
+        self.pushed_in = self.unwanted = 0
+        self.route_hits = self.route_misses = 0
         self.latency_sum = 0.0
         for index in range(len(self.latency_counts)):
             self.latency_counts[index] = 0
@@ -237,6 +234,8 @@ class Metrics:
             self.messages_sent.labels("other").inc(tally.other_sent)
         if tally.duplicates:
             self.redelivered.inc(tally.duplicates)
+        if tally.unwanted:
+            self.unrouted.inc(tally.unwanted)
         if tally.pushed_in:
             self.grpc_received.inc(tally.pushed_in)
         if tally.route_hits:

@@ -171,6 +171,10 @@ class NatsConsumer:
         """See :meth:`Stream.read`."""
         return await self._stream.read(after, upto)
 
+    async def first_seq(self) -> int:
+        """See :meth:`Stream.first_seq`."""
+        return await self._stream.first_seq()
+
     async def last_seq(self) -> int:
         """See :meth:`Stream.last_seq`."""
         return await self._stream.last_seq()

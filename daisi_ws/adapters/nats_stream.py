@@ -86,11 +86,14 @@ class JetStream:
 
         :raises Unavailable: NATS does not answer, or the stream is gone.
         """
-        try:
-            info = await self._connection.request(f"STREAM.INFO.{self.name}", {})
-        except ApiError as error:
-            raise Unavailable(str(error)) from None
-        return int(info["state"]["last_seq"])
+        return int((await self._state())["last_seq"])
+
+    async def first_seq(self) -> int:
+        """Return the first sequence that the stream still has.
+
+        :raises Unavailable: NATS does not answer, or the stream is gone.
+        """
+        return int((await self._state())["first_seq"])
 
     async def read(self, after: int, upto: int) -> list[Received]:
         """Read events of the stream itself: sequences over `after`, up to `upto`, in order.
@@ -134,6 +137,14 @@ class JetStream:
             await client.publish(self._dead_letter_subject, message.data, headers=headers)
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"dead letter not stored: {error}") from None
+
+    async def _state(self) -> dict[str, Any]:
+        try:
+            info = await self._connection.request(f"STREAM.INFO.{self.name}", {})
+        except ApiError as error:
+            raise Unavailable(str(error)) from None
+        state: dict[str, Any] = info["state"]
+        return state
 
     async def _make(self) -> dict[str, Any]:
         if not self._create:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -26,13 +26,15 @@ class PodsRedis:
     """:class:`daisi_ws.app.ports.Pods` over one Redis connection.
 
     :param stream_name: whose reader the record names.
-    :param lease_seconds: how long a lease lasts after its last refresh.
+    :param lease_seconds: getter of how long a lease lasts after its last refresh.
     """
 
-    def __init__(self, link: RedisLink, stream_name: str, lease_seconds: float) -> None:
+    def __init__(
+        self, link: RedisLink, stream_name: str, lease_seconds: Callable[[], float]
+    ) -> None:
         self._link = link
         self._stream = stream_name
-        self._lease_ms = int(lease_seconds * 1000)
+        self._lease_seconds = lease_seconds
         self._refresh = Script.load("refresh_pod")
         self._claim_reader = Script.load("claim_reader")
         self._resign_reader = Script.load("resign_reader")
@@ -42,7 +44,7 @@ class PodsRedis:
     async def refresh(self, record: PodRecord) -> bool:
         """See :meth:`Pods.refresh`."""
         keys = (redis_keys.pod(record.pod_id), redis_keys.PODS)
-        arguments = (_encode(record), self._lease_ms, record.pod_id)
+        arguments = (_encode(record), int(self._lease_seconds() * 1000), record.pod_id)
         return bool(await self._link.run(self._refresh, keys, arguments))
 
     async def leases(self, pod_ids: Sequence[str]) -> list[bool]:
@@ -86,7 +88,7 @@ class PodsRedis:
 
     async def claim_host(self, host: str, supervisor: str) -> str | None:
         """See :meth:`Pods.claim_host`."""
-        arguments = (supervisor, self._lease_ms)
+        arguments = (supervisor, int(self._lease_seconds() * 1000))
         holder = await self._link.run(self._claim_host, (redis_keys.host(host),), arguments)
         return None if holder is None else str(holder.decode())
 

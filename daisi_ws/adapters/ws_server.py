@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 from aiohttp import web
 
+from daisi_ws.adapters.http_answers import SERVER_NAME
 from daisi_ws.adapters.http_protocol import HttpProtocol, HttpSettings
 from daisi_ws.adapters.http_request import SUBPROTOCOL
 from daisi_ws.adapters.ws_reader import Reader
@@ -177,6 +178,7 @@ class WebSocketServer:
         protocol = request.protocol
         assert isinstance(protocol, HttpProtocol)
         socket.headers["X-Request-ID"] = connection.request_id
+        socket.headers["Server"] = SERVER_NAME
         socket.headers["X-Daisi-Pod"] = connection.lock_value.partition("#")[0]
         await socket.prepare(request)
         transport, guard = protocol.transport, protocol.guard

@@ -19,6 +19,7 @@ from daisi_ws.app.ports import Position
 from daisi_ws.domain import subjects
 from daisi_ws.domain.packets import Item
 from daisi_ws.domain.streams import Point, is_older
+from daisi_ws.domain.subjects import Address
 from daisi_ws.domain.wire import text_frame
 from daisi_ws.metrics import Metrics
 
@@ -75,8 +76,7 @@ class Delivery:
             self.mark = max(self.mark, seq)
 
     def follow(self, stream: str) -> bool:
-        """Go over to a stream that was made anew, from its beginning; False if it is an older one.
-        """
+        """Go over to a stream that was made anew, from its beginning; False if it is older."""
         if stream == self.stream:
             return True
         if self.stream and is_older(stream, self.stream):
@@ -139,6 +139,10 @@ class Delivery:
                 self._tally.duplicates += 1
         self.mark = max(self.mark, upto)
         return self.accepted_upto()
+
+    def wanted(self, address: Address) -> bool:
+        """Tell whether anybody here wants an event."""
+        return bool(self._hub.match(address))
 
     def deliver_unsequenced(self, subject: str, text: bytes) -> int:
         """Deliver an event that has no sequence (pushed by an older pod); return to how many."""

@@ -13,7 +13,6 @@ from daisi_ws.domain import subjects
 from daisi_ws.domain.errors import BadRequest
 from daisi_ws.domain.event import NotAnEvent, event_id_of, event_text
 from daisi_ws.domain.packets import Item
-from daisi_ws.metrics import Tally
 
 LEGACY_SECONDS: Final = 60.0
 """For so long after an older pod pushed something, events are remembered by their ID."""
@@ -38,7 +37,6 @@ class Inbound:
         *,
         hub: Hub,
         delivery: Delivery,
-        tally: Tally,
         barrier: Callable[[str, Iterable[str]], Position | None],
         displace: Callable[[str, str], Awaitable[None]],
         unserved: Callable[[str], None],
@@ -46,7 +44,6 @@ class Inbound:
     ) -> None:
         self._hub = hub
         self._delivery = delivery
-        self._tally = tally
         self._barrier = barrier
         self._displace = displace
         self._unserved = unserved
@@ -61,7 +58,6 @@ class Inbound:
         del source
         if not self._delivery.is_open:
             await self._delivery.wait_open()
-        self._tally.pushed_in += len(items)
         for item in items:
             self._check_served(item.subject)
         if self._clock() < self._legacy_until:

@@ -20,6 +20,7 @@ from daisi_ws.app.route import Router
 from daisi_ws.domain import subjects
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.event import NotAnEvent, event_text
+from daisi_ws.domain.ids import is_own_pod
 from daisi_ws.domain.packets import Item
 from daisi_ws.domain.subjects import Address
 from daisi_ws.metrics import Metrics
@@ -43,6 +44,7 @@ class Ingest:
 
     :param shared: every pod reads a part; no reader, no order over pods.
     :param wall: Unix time in seconds.
+    :param legacy: hands an event to an older pod; None: that is not our business.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Ingest:
         pods: Pods,
         metrics: Metrics,
         wall: Callable[[], float],
-        legacy: Callable[[str, Item], bool] | None = None,
+        legacy: Callable[[str, Item], None] | None = None,
     ) -> None:
         self._pod_id = pod_id
         self._shared = shared
@@ -81,6 +83,7 @@ class Ingest:
         self._held = False
         self.state = Reading.STANDBY
         self.record: ReaderRecord | None = None
+        self._stream_read = ""
         self.position = 0
         self.received = 0
         peers.on_change(self._schedule)
@@ -92,6 +95,7 @@ class Ingest:
     def on_pinned(self, stream: str) -> None:
         """See :meth:`StreamHandler.on_pinned`."""
         self._stop()
+        self._stream_read = stream
         self.state = Reading.TAKING_OVER
         self._task = asyncio.create_task(self._take_over(stream), name="take over reading")
 
@@ -112,7 +116,12 @@ class Ingest:
     # -- what others ask --------------------------------------------------------------------------
 
     def where(self) -> Position | None:
-        """Return from where new interests are seen by events, None if this pod is no reader."""
+        """Return from where new interests are seen by events, None if this pod is no reader.
+
+        One that is taking over has read no route yet: it sees them from the beginning.
+        """
+        if self.state is Reading.TAKING_OVER:
+            return Position(SHARED_EPOCH, self._stream_read, 0)
         if self.state is not Reading.READER or self.record is None:
             return None
         return Position(self.record.epoch, self.record.stream, self.position)
@@ -276,8 +285,12 @@ class Ingest:
         item = Item(message.seq, message.stored_ns, message.subject, text, message.request_id)
         local.append(item)
         for pod_id in owners:
-            if self._legacy is None or not self._legacy(pod_id, item):
+            if is_own_pod(pod_id):
                 self._peers.push(pod_id, item)
+            elif self._legacy is not None:
+                self._legacy(pod_id, item)
+        if not owners and not self._delivery.wanted(address):
+            self._tally.unwanted += 1
         self._count(address)
         return True
 

@@ -196,24 +196,31 @@ class Interests:
             await asyncio.gather(*(self._tell(pod, interests) for pod in pods))
             return self._delivery.point
         while reader is not None:
-            where = await self._ask(reader, interests)
-            if where is not None:
-                return self._delivery.complete_after(where)
-            if not (await self._pods.leases([reader.pod_id]))[0]:
-                # It cannot know of us, so nothing it may still push is complete for us.
-                self._delivery.fence(reader.epoch + 1)
-                return self._delivery.point
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
-            reader = await self._pods.reader()
+            try:
+                where = await self._ask(reader, interests)
+            except Unavailable:
+                gone = not (await self._pods.leases([reader.pod_id]))[0]
+                await asyncio.sleep(0 if gone else _ASK_AGAIN_SECONDS)
+            else:
+                if where is not None:
+                    return self._delivery.complete_after(where)
+                gone = True
+            asked, reader = reader, await self._pods.reader()
+            if gone and reader is not None and reader.epoch == asked.epoch:
+                # Nobody reads: the next reader will find our routes. What this one may still
+                # push was read without them.
+                self._delivery.fence(asked.epoch + 1)
+                break
         return self._delivery.point
 
     async def _ask(self, reader: ReaderRecord, interests: list[str]) -> Position | None:
+        """Tell the reader; None if it answers that it is not (any more).
+
+        :raises Unavailable: no answer.
+        """
         if reader.pod_id == self._pod_id:
             return self._ingest.barrier(interests)
-        try:
-            return await self._peers.barrier(reader.pod_id, interests, _ONE_ANSWER_SECONDS)
-        except Unavailable:
-            return None
+        return await self._peers.barrier(reader.pod_id, interests, _ONE_ANSWER_SECONDS)
 
     async def _tell(self, pod_id: str, interests: list[str]) -> None:
         if pod_id == self._pod_id:

@@ -214,6 +214,7 @@ class Membership:
         self.catching_up = True
         try:
             await self._reassert()
+            await self._ingest.verify()
             position = await self._find_position()
             after = missed_after.seq_in(self._delivery.stream)
             events = await self._catch_up(after, position)
@@ -249,6 +250,8 @@ class Membership:
             raise OverflowError(f"{upto - after} events missed, at most {MAX_CATCH_UP} are read")
         if upto <= after or self._ingest.state is Reading.READER:
             return 0
+        if await self._stream.first_seq() > after + 1:
+            raise OverflowError("the stream has not kept all that was missed")
         items = []
         for message in await self._stream.read(after, upto):
             address = subjects.parse(message.subject)

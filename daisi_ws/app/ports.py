@@ -347,6 +347,9 @@ class Stream(Protocol):
     async def read(self, after: int, upto: int) -> list[Received]:
         """Read a range of the stream itself, `after` excluded; without acknowledgement."""
 
+    async def first_seq(self) -> int:
+        """Return the first sequence that the stream still has."""
+
     async def last_seq(self) -> int:
         """Return the stream's last sequence."""
 

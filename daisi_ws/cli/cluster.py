@@ -94,7 +94,7 @@ class Observer:
         self._config = config
         self._link = link
         self._nats = connection
-        self.pods = PodsRedis(link, config.nats.stream_name, config.app.pod_lease_seconds)
+        self.pods = PodsRedis(link, config.nats.stream_name, lambda: config.app.pod_lease_seconds)
 
     @classmethod
     @asynccontextmanager

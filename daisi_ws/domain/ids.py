@@ -7,6 +7,7 @@ separators, wildcards, braces, blanks and control characters never reach either.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from daisi_ws.domain.errors import BadRequest
@@ -15,11 +16,21 @@ ANY: Final = "*"
 ALPHABET: Final = "[A-Za-z0-9_@=+~-]{1,128}"
 
 _ID = re.compile(ALPHABET)
+_POD = re.compile(r"-\d+-\d{13,}$")
 
 
 def is_id(value: object) -> bool:
     """Tell whether `value` is an identifier of the project's alphabet."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+@lru_cache(maxsize=4096)
+def is_own_pod(pod_id: str) -> bool:
+    """Tell whether a pod ID is one of this project's: `{host}-{slot}-{generation}`.
+
+    An older pod's is its host name or IP address, which does not end in a generation.
+    """
+    return _POD.search(pod_id) is not None
 
 
 def check_id(name: str, value: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from daisi_ws import log as logging
@@ -20,6 +22,11 @@ class LiveConfig:
     def __init__(self, config: Config, source: ConfigSource) -> None:
         self.config = config
         self._source = source
+        self._on_change: list[Callable[[Config], None]] = []
+
+    def on_change(self, callback: Callable[[Config], None]) -> None:
+        """Call back after a reload, for who does not ask each time."""
+        self._on_change.append(callback)
 
     def __call__(self) -> Config:
         """Return the configuration as it is now."""
@@ -36,4 +43,6 @@ class LiveConfig:
         changes = changed(self.config, new)
         self.config = new
         logging.set_level(new.log.level)
+        for callback in self._on_change:
+            callback(new)
         log.info("configuration reloaded", hot=changes.hot, waits_for_restart=changes.restart)

@@ -15,6 +15,7 @@ from daisi_ws.adapters.grpc_server import GrpcServer, ServerSettings
 from daisi_ws.adapters.http_protocol import HttpSettings
 from daisi_ws.adapters.http_server import HttpServer
 from daisi_ws.adapters.kills_redis import KillsRedis
+from daisi_ws.adapters.legacy_grpc import LegacyForwarder
 from daisi_ws.adapters.locks_redis import LocksRedis
 from daisi_ws.adapters.nats_connection import NatsConnection, NatsSettings
 from daisi_ws.adapters.nats_consumer import NatsConsumer
@@ -43,8 +44,10 @@ from daisi_ws.app.renew import Renewal
 from daisi_ws.app.route import Router
 from daisi_ws.app.takeover import Takeover
 from daisi_ws.app.token_ports import TokenCache, TokenCodec
+from daisi_ws.config import Config
 from daisi_ws.domain.consumer import ConsumerSettings
 from daisi_ws.domain.outbox import Outbox
+from daisi_ws.domain.packets import Item
 from daisi_ws.domain.principal import Kind
 from daisi_ws.domain.slots import WorkerContext
 from daisi_ws.domain.ttl import adaptive_ttl
@@ -81,7 +84,7 @@ class Parts:
         config, live, pod_id = self._config, self._live, self._context.pod_id
         stream = config.nats.stream_name
         self.link = RedisLink(connection_factory(config.redis), config.redis.timeout_ms / 1000)
-        self.pods = PodsRedis(self.link, stream, config.app.pod_lease_seconds)
+        self.pods = PodsRedis(self.link, stream, lambda: live().app.pod_lease_seconds)
         self.routes = RoutesRedis(
             self.link, pod_id, stream, lambda: live().app.route_ttl_seconds, self._shared
         )
@@ -134,10 +137,18 @@ class Parts:
             pods=self.pods,
             metrics=self.metrics,
             wall=time.time,
+            legacy=self._push_legacy if self._config.app.forward_to_legacy_pods else None,
         )
+        self.legacy = LegacyForwarder(
+            self._context.pod_id,
+            self._config.server.grpc_port,
+            PeerSettings.from_config(self._config),
+            self.metrics,
+        )
+        self._live.on_change(self._apply)
 
     def _make_use_cases(self) -> None:
-        live, pod_id, app = self._live, self._context.pod_id, self._config.app
+        live, pod_id = self._live, self._context.pod_id
         self.interests = Interests(
             pod_id=pod_id,
             shared=self._shared,
@@ -174,7 +185,7 @@ class Parts:
             hub=self.hub,
             metrics=self.metrics,
             reassert=self.renewal.verify_now,
-            lease=lambda: app.pod_lease_seconds,
+            lease=lambda: live().app.pod_lease_seconds,
             refresh=lambda: live().app.pod_lease_refresh_seconds,
         )
         self.pulse = Pulse(
@@ -228,7 +239,6 @@ class Parts:
         self.inbound = Inbound(
             hub=self.hub,
             delivery=self.delivery,
-            tally=self.metrics.tally,
             barrier=self._barrier,
             displace=self.sessions.displace,
             unserved=self.interests.unserved,
@@ -281,6 +291,13 @@ class Parts:
         if self.router.meet([source]):
             self.membership.wake()
         return self.ingest.barrier(interests)
+
+    def _apply(self, config: Config) -> None:
+        """Hand a reloaded configuration to who does not ask for it each time."""
+        self.peers.apply(PeerSettings.from_config(config))
+
+    def _push_legacy(self, pod_id: str, item: Item) -> None:
+        self.legacy.push(pod_id, item.subject, item.text, item.request_id)
 
     async def _address_of(self, pod_id: str) -> str | None:
         return await self.membership.address_of(pod_id)

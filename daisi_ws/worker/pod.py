@@ -9,6 +9,8 @@ from typing import Final
 
 import structlog
 
+from daisi_ws.adapters.grpc_server import CannotListen
+from daisi_ws.adapters.grpc_tls import BadCertificate
 from daisi_ws.adapters.nats_consumer import ConsumerMismatch
 from daisi_ws.adapters.nats_stream import StreamMissing
 from daisi_ws.app.drain import Drain
@@ -61,6 +63,7 @@ class Pod:
         self._life = life
         self._tasks = Tasks(self._failed)
         self._failure: BaseException | None = None
+        self._serving = False
 
     # -- start ------------------------------------------------------------------------------------
 
@@ -109,10 +112,13 @@ class Pod:
         parts = self._parts
         try:
             await parts.grpc.start(self._live().server.grpc_host, self._context.grpc_port)
-        except OSError as error:
+        except CannotListen as error:
             raise BootFailure(str(error), "free the port or change server.grpc_port") from None
+        except BadCertificate as error:
+            raise BootFailure(str(error), "see server.grpc_tls") from None
         stack.push_async_callback(parts.grpc.stop, HAND_BACK_SECONDS)
         stack.push_async_callback(parts.peers.aclose)
+        stack.push_async_callback(parts.legacy.aclose)
 
     async def _wait_ready(self) -> None:
         """Wait until this pod is ready, has failed, or has waited long enough."""
@@ -179,6 +185,9 @@ class Pod:
             parts.metrics.fold()
             problems = parts.health.problems()
             parts.metrics.ready.set(0 if problems else 1)
+            if (not problems) != self._serving:
+                self._serving = not problems
+                parts.grpc.set_serving(self._serving)
             for part in ("nats", "redis", "grpc"):
                 parts.metrics.dependency_up.labels(part).set(0 if part in problems else 1)
             if parts.ingest.state is Reading.READER:

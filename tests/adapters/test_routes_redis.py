@@ -58,7 +58,7 @@ async def routes(link: RedisLink) -> RoutesRedis:
 async def pods(link: RedisLink, routes: RoutesRedis) -> PodsRedis:
     """The registry of pods, with leases of a tenth of a second."""
     del routes
-    return PodsRedis(link, "wa_stream", 0.1)
+    return PodsRedis(link, "wa_stream", lambda: 0.1)
 
 
 async def test_add_uses_the_contracts_keys(routes: RoutesRedis, redis: Redis) -> None:

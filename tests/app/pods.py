@@ -63,7 +63,7 @@ class InProcessPod:
             "server__grpc_host": "127.0.0.1",
         }
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.pod_id = f"{name}-0-{next(_numbers)}"
+        self.pod_id = f"{name}-0-{1_000_000_000_000 + next(_numbers)}"
         context = WorkerContext(
             slot=0,
             workers=1,

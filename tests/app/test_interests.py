@@ -93,6 +93,20 @@ async def test_a_dead_reader_does_not_keep_clients_waiting(
         assert only.parts.delivery.epoch == epoch + 1
 
 
+async def test_a_reader_that_reads_no_more_keeps_nobody_waiting(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """On an idle stream its record stays after it was unpinned; whoever asks it hears so."""
+    reader = await reader_of(pods, nats)
+    other = next(p for p in pods if p is not reader)
+    reader.parts.ingest.on_unpinned()
+    reader.parts.stream.stand_by()
+    async with asyncio.timeout(1):
+        tabs = [await other.user("bob"), await reader.user("ann")]
+    seq = await publish(nats)
+    await until(lambda: tabs[0].seqs() == tabs[1].seqs() == [seq])
+
+
 async def test_a_reader_that_does_not_answer_is_a_failure(
     redis_url: str, nats_url: str, redis: Redis
 ) -> None:

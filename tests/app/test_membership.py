@@ -120,19 +120,19 @@ async def test_a_dead_pod_holds_nobody_up(
 ) -> None:
     """Events for a pod that vanished are acknowledged once its lease has ended."""
     async with pod(redis_url, nats_url, "a") as reader:
-        await redis.sadd("route:acme:bot:chats", "ghost-0-1")
-        await redis.set("pod:ghost-0-1", reader_record(reader, "127.0.0.1:1"), px=1500)
+        await redis.sadd("route:acme:bot:chats", "ghost-0-1000000000000")
+        await redis.set("pod:ghost-0-1000000000000", reader_record(reader, "127.0.0.1:1"), px=1500)
         tab = await reader.user("ann")
         seq = await publish(nats)
         await until(lambda: tab.seqs() == [seq])
         async with asyncio.timeout(10):
             while await reader.parts.stream.ack_floor() < seq:
                 await asyncio.sleep(0.01)
-            while await redis.sismember("route:acme:bot:chats", "ghost-0-1"):
+            while await redis.sismember("route:acme:bot:chats", "ghost-0-1000000000000"):
                 await asyncio.sleep(0.01)
 
 
 def reader_record(of: InProcessPod, address: str) -> bytes:
     """Return the record of a pod that is not there."""
-    record = msgspec.structs.replace(of.parts._record(), pod_id="ghost-0-1", address=address)
+    record = msgspec.structs.replace(of.parts._record(), pod_id="ghost-0-1000000000000", address=address)
     return msgspec.json.encode(record)

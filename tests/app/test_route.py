@@ -59,6 +59,7 @@ async def at(redis_url: str) -> AsyncIterator[Setting]:
     setting = Setting(redis_url)
     setting.link.start()
     await setting.link.wait_up()
+    setting.router.settle({"p0", "p1", "p2", "p3", "me"}, set())
     yield setting
     await setting.link.aclose()
 
@@ -109,6 +110,15 @@ async def test_unsettled_pods_own_everything(at: Setting, redis: Redis) -> None:
     assert await at.owners(CHATS) == {"p1", "p2"}
     at.router.settle({"p1", "p2", "me"}, set())
     assert await at.owners(CHATS) == {"p1"}
+
+
+async def test_a_pod_not_known_yet_is_given_everything(at: Setting, redis: Redis) -> None:
+    """Met in a route before it was seen alive, it counts as unsettled until it is known."""
+    await redis.sadd(CHATS_KEY, "new")
+    await at.until(CHATS, {"new"})
+    assert await at.owners(AGENTS) == {"new"}
+    at.router.settle({"new", "me"}, set())
+    await at.until(AGENTS, set())
 
 
 async def test_without_caching_every_event_is_read_anew(at: Setting, redis: Redis) -> None:

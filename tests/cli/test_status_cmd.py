@@ -48,7 +48,7 @@ async def pods(redis_url: str) -> AsyncIterator[PodsRedis]:
     link = RedisLink(connection_factory(config_for(redis__address=redis_url).redis), 2.0)
     link.start()
     await link.wait_up()
-    yield PodsRedis(link, "wa_stream", 60)
+    yield PodsRedis(link, "wa_stream", lambda: 60)
     await link.aclose()
 
 

@@ -115,9 +115,18 @@ async def scene(
             set_up = Scene(made, watching, publisher, client, store)
             await gather(set_up, users, admins)
             yield set_up
+        for host in made.hosts:
+            no_surprises(host)
     finally:
         await store.aclose()
         await client.close()
+
+
+def no_surprises(host: Host) -> None:
+    """Demand that a host's log has no traceback, and that it stopped without waiting in vain."""
+    for surprise in ("Traceback", "took too long", "not everything was handed back"):
+        lines = [line for line in host.log_text().splitlines() if surprise in line]
+        assert not lines, f"in the log of {host.name}: {lines}"
 
 
 async def gather(on: Scene, users: int, admins: int) -> None:

@@ -293,9 +293,7 @@ KILLS_THAT_DO_NOTHING = [
 ]
 
 
-async def test_kills_of_others_and_malformed_ones_do_nothing(
-    two_hosts: Gateway, name: str
-) -> None:
+async def test_kills_of_others_and_malformed_ones_do_nothing(two_hosts: Gateway, name: str) -> None:
     """A session ends only by a kill of its own identity that is one; the listener survives."""
     async with two_hosts.redis() as redis, await two_hosts.user(user=name) as tab:
         for channel, data in KILLS_THAT_DO_NOTHING:

@@ -28,7 +28,7 @@ async def pods(redis_url: str) -> AsyncIterator[PodsRedis]:
     link = RedisLink(connection_factory(testing_config(redis__address=redis_url).redis), 1.0)
     link.start()
     await link.wait_up()
-    yield PodsRedis(link, "wa_stream", 0.5)
+    yield PodsRedis(link, "wa_stream", lambda: 0.5)
     await link.aclose()
 
 
