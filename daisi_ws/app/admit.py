@@ -156,6 +156,7 @@ class Admission:
     async def leave(self, connection: Connection, reason: CloseReason) -> None:
         """See :meth:`Gateway.leave`. What is somebody else's by now is not touched."""
         connection.close(reason)
+        self._delivery.forget(connection)
         self._interests.unwanted(self._hub.leave(connection))
         try:
             await self._sessions.release([connection])

@@ -52,6 +52,7 @@ class Delivery:
         self._dirty: list[Connection] = []
         self._timings: list[tuple[int, int]] = []
         self._scheduled = False
+        self._freed = False
         self._recent: OrderedDict[int, None] = OrderedDict()
         self._on_accepted: list[Callable[[], None]] = []
         self._open = asyncio.Event()
@@ -213,6 +214,9 @@ class Delivery:
         for connection in dirty:
             self._flush_one(connection, now)
         self._observe()
+        if self._freed:
+            self._freed = False
+            self._tell_accepted()
 
     def writable(self, connection: Connection) -> None:
         """A client that was behind reads again: send what waits for it."""
@@ -220,6 +224,12 @@ class Delivery:
             self._hub.behind.discard(connection)
             connection.behind_since = None
             self.queue(connection)
+            self._freed = True
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone: what was withheld for it is withheld no longer."""
+        if connection in self._hub.behind:
+            self._hub.behind.discard(connection)
             self._tell_accepted()
 
     def _flush_one(self, connection: Connection, now: float) -> None:

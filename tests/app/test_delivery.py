@@ -178,8 +178,20 @@ async def test_block_withholds_acceptance_until_there_is_room() -> None:
     at.delivery.writable(at.made.connection)
     at.delivery.flush()
     assert at.got() == [1, 2, 3, 4]
-    assert told
-    assert at.delivery.accepted_upto() == 4
+    assert told == [4]
+
+
+async def test_who_leaves_withholds_nothing_any_more() -> None:
+    """A blocked client that is gone lets the acceptance go on."""
+    at = Setting(max_count=1, policy="block")
+    told = []
+    at.delivery.on_accepted(lambda: told.append(at.delivery.accepted_upto()))
+    at.sink.waiting = BACKLOG_BYTES + 1
+    at.accept(1)
+    at.accept(2, 3)
+    assert at.delivery.accepted_upto() < 3
+    at.delivery.forget(at.made.connection)
+    assert told == [3]
 
 
 async def test_nothing_is_written_while_held(at: Setting) -> None:

@@ -1,0 +1,167 @@
+"""Hosts that leave, are renewed, or come twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from daisi_ws.embedded import NatsServer, RedisServer, free_ports
+from tests.cluster import Host, Keys, ports_needed
+from tests.e2e.scene import RATE, Scene, all_ready, scene, until
+
+NAMES = [f"host-{number}" for number in range(2)]
+
+
+async def test_a_host_leaves(
+    tmp_path: Path, fresh_redis: RedisServer, fresh_nats: NatsServer
+) -> None:
+    """Its clients are told by close code 1001; the reading is handed over without a hole."""
+    async with scene(tmp_path, fresh_redis, fresh_nats) as on:
+        async with on.flowing():
+            name = (await on.reader())["pod_id"].rsplit("-", 2)[0]
+            leaving = on.hosts[NAMES.index(name)]
+            clients = [w for w in on.watching.watchers if w.pod.startswith(name)]
+            others = [w for w in on.watching.watchers if w not in clients]
+            began = time.monotonic()
+            assert await leaving.stop() == 0
+            ended = time.monotonic()
+            await on.publisher.more(RATE)
+        on.check(others)
+        assert clients
+        assert {w.periods[0].code for w in clients} == {1001}
+        slowest = on.slowest(began, None, others)
+        print(f"left in {ended - began:.2f} s, slowest of the others {slowest:.3f} s")
+        assert slowest < 1.0
+        assert not [pod for pod in await on.pods() if pod.startswith(name)]
+
+
+async def test_rolling_restart(
+    tmp_path: Path, fresh_redis: RedisServer, fresh_nats: NatsServer
+) -> None:
+    """All workers of both hosts are replaced: no handshake refused, no event lost."""
+    async with scene(tmp_path, fresh_redis, fresh_nats) as on:
+        async with on.flowing():
+            before = set(await on.pods())
+            began = time.monotonic()
+            for host in on.hosts:
+                host.signal(signal.SIGUSR2)
+            await until(lambda: renewed(on, before), 30, "not renewed")
+            ended = time.monotonic()
+            await until(lambda: all_back(on), 5, "not everybody is back")
+            await on.publisher.more(RATE)
+        on.check()
+        refused = [reason for w in on.watching.watchers for reason in w.refused]
+        codes = {p.code for w in on.watching.watchers for p in w.periods if p.ended}
+        print(f"renewed in {ended - began:.2f} s, slowest {on.slowest(began):.3f} s, {codes}")
+        assert refused == []
+        assert codes == {1001}
+
+
+async def renewed(on: Scene, before: set[str]) -> bool:
+    """Tell whether only new pods are there."""
+    now = set(await on.pods())
+    return len(now) == len(before) and not now & before
+
+
+async def all_back(on: Scene) -> bool:
+    """Tell whether everybody is connected again."""
+    return not any(w.periods[-1].ended for w in on.watching.watchers)
+
+
+@asynccontextmanager
+async def host(
+    folder: Path, redis: str, nats: str, first_port: int = 0, keys: Keys | None = None
+) -> AsyncIterator[Host]:
+    """Start a host named `twin` of one worker, which need not become ready."""
+    keys = keys or Keys()
+    made = Host(folder, redis, nats, keys=keys, name="twin", workers=1, first_port=first_port)
+    made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def test_second_host_of_one_name(tmp_path: Path, redis_url: str, nats_url: str) -> None:
+    """It ends with 3 and the reason; the first goes on, whoever read the stream."""
+    async with host(tmp_path / "first", redis_url, nats_url) as first:
+        await first.wait_ready()
+        async with host(tmp_path / "second", redis_url, nats_url) as second:
+            assert await second.wait(15) == 3
+            assert "pod ID twin is in use by another supervisor" in second.log_text()
+            assert "server.pod_id" in second.log_text()
+            assert "Traceback" not in second.log_text()
+        assert first.returncode is None
+        assert await all_ready([first])
+
+
+async def test_second_host_on_the_same_ports(tmp_path: Path, redis_url: str, nats_url: str) -> None:
+    """It ends with 2 and the port; the first goes on."""
+    ports = free_ports(ports_needed(1))
+    async with host(tmp_path / "first", redis_url, nats_url, ports) as first:
+        await first.wait_ready()
+        async with host(tmp_path / "second", redis_url, nats_url, ports) as second:
+            assert await second.wait(15) == 2
+            assert str(ports) in second.log_text()
+            assert "Traceback" not in second.log_text()
+        assert await all_ready([first])
+
+
+async def test_killed_supervisor_started_again_at_once(
+    tmp_path: Path, redis_url: str, nats_url: str
+) -> None:
+    """The same name and ports are taken over from the dead one."""
+    ports, keys = free_ports(ports_needed(1)), Keys()
+    async with host(tmp_path / "first", redis_url, nats_url, ports, keys) as first:
+        await first.wait_ready()
+        first.worker_pids()
+        os.kill(first.pid, signal.SIGKILL)
+        await first.wait()
+        began = time.monotonic()
+        async with host(tmp_path / "second", redis_url, nats_url, ports, keys) as second:
+            await second.wait_ready()
+            print(f"ready {time.monotonic() - began:.2f} s after")
+            assert "Traceback" not in second.log_text()
+
+
+async def exposition(made: Host) -> list[str]:
+    """Return the series that `/metrics` shows, without values."""
+    async with aiohttp.ClientSession() as session, session.get(f"{made.base_url}/metrics") as reply:
+        lines = (await reply.text()).splitlines()
+    return [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+
+
+async def test_killed_workers_leave_nothing_in_the_metrics(
+    tmp_path: Path, redis_url: str, nats_url: str
+) -> None:
+    """After many kills there are as many files as before, and no ghost series."""
+    made = Host(tmp_path, redis_url, nats_url, keys=Keys(), workers=5)
+    made.start()
+    try:
+        await made.wait_ready()
+        kills, files = 0, []
+        while kills < 50:
+            victims = made.worker_pids()
+            for pid in victims:
+                os.kill(pid, signal.SIGKILL)
+            kills += len(victims)
+            await until(lambda: replaced(made, victims), 15, "not replaced")
+            await made.wait_ready()
+            files.append(len(list(tmp_path.glob("daisi-ws-metrics-*/*.db"))))
+        series = await exposition(made)
+        print(files, len(series))
+        assert files[-1] == files[2]
+        assert len(series) == len(set(series))
+    finally:
+        await made.close()
+
+
+async def replaced(made: Host, victims: set[int]) -> bool:
+    """Tell whether every slot has a new worker."""
+    return len(made.worker_pids() - victims) == made.workers
