@@ -13,6 +13,7 @@ from pathlib import Path
 from nats.aio.client import Client as NatsClient
 
 from daisi_ws.app.connection import Connection
+from daisi_ws.app.ingest import Reading
 from daisi_ws.config import testing_config
 from daisi_ws.domain import principal
 from daisi_ws.domain.close import CloseReason
@@ -144,6 +145,14 @@ async def publish(nats: NatsClient, kind: str = "chats", agent: str = "acme.bot"
     subject = f"websocket.{agent}.{kind}"
     ack = await nats.jetstream().publish(subject, json.dumps(event).encode(), timeout=5)
     return int(ack.seq)
+
+
+async def roles(pods: list[InProcessPod], nats: NatsClient) -> tuple[InProcessPod, InProcessPod]:
+    """Return the reader, made by a first event, and the other pod."""
+    await publish(nats, agent="nobody.here")
+    await until(lambda: any(p.parts.ingest.state is Reading.READER for p in pods))
+    reader, other = sorted(pods, key=lambda p: p.parts.ingest.state is not Reading.READER)
+    return reader, other
 
 
 async def until(done: Callable[[], bool], timeout: float = 10.0) -> None:

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
-import pytest
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
 from daisi_ws.app.ingest import Reading
-from tests.app.pods import InProcessPod, pod, publish, until
-
-
-@pytest.fixture
-async def pods(redis_url: str, nats_url: str) -> AsyncIterator[list[InProcessPod]]:
-    """Two pods."""
-    async with AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(pod(redis_url, nats_url, name)) for name in ("a", "b")
-        ]
-
-
-async def roles(pods: list[InProcessPod], nats: NatsClient) -> tuple[InProcessPod, InProcessPod]:
-    """Return the reader, made by a first event, and the other pod."""
-    await publish(nats, agent="nobody.here")
-    await until(lambda: any(p.parts.ingest.state is Reading.READER for p in pods))
-    reader, other = sorted(pods, key=lambda p: p.parts.ingest.state is not Reading.READER)
-    return reader, other
+from tests.app.pods import InProcessPod, publish, roles, until
 
 
 async def test_both_pods_deliver_what_one_reads(pods: list[InProcessPod], nats: NatsClient) -> None:

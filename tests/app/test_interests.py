@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import pytest
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
-from daisi_ws.app.ingest import Reading
 from daisi_ws.domain.errors import InternalServerError, SubscriptionFailure
 from daisi_ws.embedded import RedisServer
-from tests.app.pods import InProcessPod, pod, publish, until
+from tests.app.pods import InProcessPod, pod, publish, roles, until
 
 CHATS_KEY = "route:acme:bot:chats"
-
-
-@pytest.fixture
-async def pods(redis_url: str, nats_url: str) -> AsyncIterator[list[InProcessPod]]:
-    """The reader and another pod."""
-    async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(pod(redis_url, nats_url, "a"))
-        yield [first, await stack.enter_async_context(pod(redis_url, nats_url, "b"))]
-
-
-async def reader_of(pods: list[InProcessPod], nats: NatsClient) -> InProcessPod:
-    """Return the reader, made by a first event."""
-    await publish(nats, agent="nobody.here")
-    await until(lambda: any(p.parts.ingest.state is Reading.READER for p in pods))
-    return next(p for p in pods if p.parts.ingest.state is Reading.READER)
 
 
 async def test_whoever_is_ready_gets_the_next_event(
     pods: list[InProcessPod], nats: NatsClient
 ) -> None:
     """Two hundred times: the route was known as empty, a client comes, the next event is its."""
-    reader = await reader_of(pods, nats)
-    other = next(p for p in pods if p is not reader)
+    reader, other = await roles(pods, nats)
     for number in range(200):
         agent = f"acme.bot{number % 10}"
         await publish(nats, agent=agent)
@@ -97,8 +78,7 @@ async def test_a_reader_that_reads_no_more_keeps_nobody_waiting(
     pods: list[InProcessPod], nats: NatsClient
 ) -> None:
     """On an idle stream its record stays after it was unpinned; whoever asks it hears so."""
-    reader = await reader_of(pods, nats)
-    other = next(p for p in pods if p is not reader)
+    reader, other = await roles(pods, nats)
     reader.parts.ingest.on_unpinned()
     reader.parts.stream.stand_by()
     async with asyncio.timeout(1):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import msgspec
 import pytest
@@ -12,26 +10,10 @@ from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
 from daisi_ws.app import membership
-from daisi_ws.app.ingest import Reading
 from daisi_ws.domain.close import CloseReason
-from tests.app.pods import InProcessPod, pod, publish, until
+from tests.app.pods import InProcessPod, pod, publish, roles, until
 
-
-@pytest.fixture
-async def pods(redis_url: str, nats_url: str) -> AsyncIterator[list[InProcessPod]]:
-    """The reader first, then another pod."""
-    async with AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(pod(redis_url, nats_url, name)) for name in ("a", "b")
-        ]
-
-
-async def roles(pods: list[InProcessPod], nats: NatsClient) -> tuple[InProcessPod, InProcessPod]:
-    """Return the reader, made by a first event, and the other pod."""
-    await publish(nats, agent="nobody.here")
-    await until(lambda: any(p.parts.ingest.state is Reading.READER for p in pods))
-    reader, other = sorted(pods, key=lambda p: p.parts.ingest.state is not Reading.READER)
-    return reader, other
+GHOST = "ghost-0-1000000000000"
 
 
 async def lose_lease(lost: InProcessPod, reader: InProcessPod, redis: Redis) -> None:
@@ -120,19 +102,19 @@ async def test_a_dead_pod_holds_nobody_up(
 ) -> None:
     """Events for a pod that vanished are acknowledged once its lease has ended."""
     async with pod(redis_url, nats_url, "a") as reader:
-        await redis.sadd("route:acme:bot:chats", "ghost-0-1000000000000")
-        await redis.set("pod:ghost-0-1000000000000", reader_record(reader, "127.0.0.1:1"), px=1500)
+        await redis.sadd("route:acme:bot:chats", GHOST)
+        await redis.set(f"pod:{GHOST}", reader_record(reader, "127.0.0.1:1"), px=1500)
         tab = await reader.user("ann")
         seq = await publish(nats)
         await until(lambda: tab.seqs() == [seq])
         async with asyncio.timeout(10):
             while await reader.parts.stream.ack_floor() < seq:
                 await asyncio.sleep(0.01)
-            while await redis.sismember("route:acme:bot:chats", "ghost-0-1000000000000"):
+            while await redis.sismember("route:acme:bot:chats", GHOST):
                 await asyncio.sleep(0.01)
 
 
 def reader_record(of: InProcessPod, address: str) -> bytes:
     """Return the record of a pod that is not there."""
-    record = msgspec.structs.replace(of.parts._record(), pod_id="ghost-0-1000000000000", address=address)
+    record = msgspec.structs.replace(of.parts._record(), pod_id=GHOST, address=address)
     return msgspec.json.encode(record)
