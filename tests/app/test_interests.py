@@ -19,7 +19,7 @@ async def test_whoever_is_ready_gets_the_next_event(
     pods: list[InProcessPod], nats: NatsClient
 ) -> None:
     """Two hundred times: the route was known as empty, a client comes, the next event is its."""
-    reader, other = await roles(pods, nats)
+    _, other = await roles(pods, nats)
     for number in range(200):
         agent = f"acme.bot{number % 10}"
         await publish(nats, agent=agent)
