@@ -211,7 +211,10 @@ class HttpProtocols(web.Server):
         answer_error: ErrorAnswer,
     ) -> None:
         self._running = asyncio.get_running_loop()
-        super().__init__(handler, request_factory=self._request, loop=self._running)
+        # Who has gone is not admitted: a ghost would displace the session of its own next try.
+        super().__init__(
+            handler, request_factory=self._request, handler_cancellation=True, loop=self._running
+        )
         self._settings = settings
         self._answer_error = answer_error
 

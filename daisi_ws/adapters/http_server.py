@@ -47,6 +47,9 @@ BACKLOG: Final = 2048
 FINISH_SECONDS: Final = 1.0
 """How long :meth:`HttpServer.close` lets requests that are being answered finish."""
 
+LONGEST_SHOWN: Final = 40
+"""Characters of a part of a path that a log line may have."""
+
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -189,7 +192,7 @@ class HttpServer:
 
     def _refuse(self, request: web.BaseRequest, rejection: Rejection) -> web.Response:
         return self._refusals.answer(
-            rejection, request.remote, method=request.method[:16], path=request.path[:200]
+            rejection, request.remote, method=request.method[:16], path=_shown(request.path)
         )
 
     def _failed(
@@ -207,3 +210,9 @@ class HttpServer:
         response.headers["X-Request-ID"] = request_id_of(request)
         response.headers["Server"] = SERVER_NAME
         return response
+
+
+def _shown(path: str) -> str:
+    """Return a path for the log. What is as long as a key or a token may be one, put there by
+    mistake: longer parts are left out."""
+    return "/".join(part if len(part) <= LONGEST_SHOWN else "…" for part in path.split("/"))[:200]

@@ -77,6 +77,7 @@ class FakeGateway:
     message_refusal: Refusal | Exception | None = None
     may_admit: asyncio.Event = field(default_factory=asyncio.Event)
     admitting: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     admitted: list[Connection] = field(default_factory=list)
     messages: asyncio.Queue[SelectChat | RefreshToken] = field(default_factory=asyncio.Queue)
     left: asyncio.Queue[tuple[Connection, CloseReason]] = field(default_factory=asyncio.Queue)
@@ -91,7 +92,11 @@ class FakeGateway:
 
     async def admit(self, principal: Principal, request_id: str) -> Connection:
         self.admitting.set()
-        await self.may_admit.wait()
+        try:
+            await self.may_admit.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
         if self.refusal is not None:
             raise self.refusal
         outbox = Outbox(100, 2**20, "drop_oldest")
