@@ -23,13 +23,15 @@ class FakeSink:
         self.waiting = 0
 
     def write(self, data: bytes) -> None:
-        self.written.append(data)
+        if not self.closed:
+            self.written.append(data)
 
     def backlog(self) -> int:
         return self.waiting
 
     def close(self, reason: CloseReason) -> None:
-        self.closed.append(reason)
+        if not self.closed:
+            self.closed.append(reason)
 
     def messages(self) -> list[dict[str, object]]:
         """Return the JSON of all text frames that were written."""
