@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -124,6 +124,8 @@ class JetStream:
             "Daisi-Seq": str(message.seq),
             "Nats-Msg-Id": f"{self.identity}-{message.seq}",
         }
+        if message.request_id:
+            headers[REQUEST_ID] = message.request_id
         for name, value in headers.items():
             headers[name] = " ".join(value.split())
         await self._ensure_letters()
@@ -198,7 +200,7 @@ class JetStream:
         async def collect(reply: Msg) -> None:
             headers = reply.headers or {}
             if "Nats-Sequence" in headers:
-                messages.append(_from_direct(reply, headers))
+                messages.append(_from_direct(reply, headers, self.name))
             elif not done.done():
                 done.set_result(None)
 
@@ -233,20 +235,33 @@ class JetStream:
                 subject=message["subject"],
                 data=base64.b64decode(message.get("data", "")),
                 reply="",
-                request_id="",
+                request_id=request_id_of(_headers(message), self.name, int(message["seq"])),
                 redelivered=True,
             )
         ]
 
 
-def _from_direct(message: Msg, headers: dict[str, str]) -> Received:
+def request_id_of(headers: Mapping[str, str] | None, stream: str, seq: int) -> str:
+    """Return the request ID that a message was published with, else one made from its place."""
+    return (headers and headers.get(REQUEST_ID, "")[:128]) or f"{stream}-{seq}"
+
+
+def _headers(message: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a message read through the API: `NATS/1.0`, then a line for each."""
+    lines = base64.b64decode(message.get("hdrs", "")).decode(errors="replace").splitlines()
+    pairs = (line.partition(":") for line in lines[1:] if ":" in line)
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def _from_direct(message: Msg, headers: dict[str, str], stream: str) -> Received:
+    seq = int(headers["Nats-Sequence"])
     return Received(
-        seq=int(headers["Nats-Sequence"]),
+        seq=seq,
         stored_ns=_nanoseconds(headers["Nats-Time-Stamp"]),
         subject=headers["Nats-Subject"],
         data=message.data,
         reply="",
-        request_id=headers.get(REQUEST_ID, ""),
+        request_id=request_id_of(headers, stream, seq),
         redelivered=True,
     )
 

@@ -7,6 +7,7 @@ supervisor has not loaded cannot break in the processes it forks.
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 
 import click
@@ -98,4 +99,19 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line: the console script `daisi-ws`."""
+    _open_standard_streams()
     cli(prog_name="daisi-ws")
+
+
+def _open_standard_streams() -> None:
+    """Point standard streams that were handed over closed at /dev/null.
+
+    Else the first sockets get their numbers: what is printed would go to a client, and the event
+    loop refuses to close them.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free number is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)

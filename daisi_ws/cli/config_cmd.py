@@ -46,6 +46,10 @@ class _KeyName(click.ParamType[str]):
         names = [*SECTIONS, *FIELDS]
         if value in names:
             return value
+        for field in FIELDS.values():
+            also = (field.environment, *(f"{field.section}.{a}" for a in field.key.aliases))
+            if value in also:
+                return field.name
         near = get_close_matches(value, names, n=1)
         near = near or [name for name in FIELDS if name.rpartition(".")[2] == value]
         hint = f"did you mean {near[0]}?" if near else f"sections are: {', '.join(SECTIONS)}"

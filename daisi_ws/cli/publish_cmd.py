@@ -84,7 +84,8 @@ Exit codes:
 @click.option(
     "--count",
     type=click.IntRange(min=1),
-    help="How many: made-up ones, repetitions of EVENT, or at most so many lines of the file.",
+    help="How many: made-up ones, repetitions of EVENT, or at most so many lines of the file."
+    " Without it one; made-up ones with --rate until Ctrl-C.",
 )
 @click.option(
     "--rate",
@@ -101,11 +102,14 @@ Exit codes:
 def publish_command(
     as_json: bool, unchecked: bool, config_file: Path | None, **options: object
 ) -> None:
-    """Put events into the stream: EVENT (JSON), those of a file, or made-up ones.
+    """Put events into the stream: EVENT (JSON; - is standard input), those of a file, or made-up
+    ones.
 
     An event needs row_data; event_id, company_id, agent_id and chat_id are added where they are
     left out. Each is acknowledged by JetStream; many are on their way at once, in order.
     """
+    if options["event"] == "-" and options["file"] is None:
+        options |= {"event": None, "file": Path("-")}
     order = Order(checked=not unchecked, **options)  # type: ignore[arg-type]
     _check(order)
     config = load_config(config_file)
@@ -181,13 +185,18 @@ async def _events(order: Order) -> AsyncIterator[bytes]:
             yield complete(order.subject, line, f"line {number}") if order.checked else line
         return
     made = (order.kind, order.company, order.agent, order.chat)
-    for number in itertools.count() if order.count is not None else range(1):
+    for number in itertools.count() if _goes_on(order) else range(1):
         if order.event is None:
             yield encode(made_up(*made, number))
         elif order.checked:
             yield complete(order.subject, order.event.encode(), "EVENT")
         else:
             yield order.event.encode()
+
+
+def _goes_on(order: Order) -> bool:
+    """Tell whether there is more than one event; a rate alone makes them up until Ctrl-C."""
+    return order.count is not None or (order.rate is not None and order.event is None)
 
 
 def _progress(order: Order, publisher: Publisher) -> str:

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from daisi_ws import log
-from daisi_ws.cli.serving import KeepRunning, Reload, load_source, settings_of, worker_of
-from daisi_ws.config import Config, ConfigError
+from daisi_ws.cli.serving import KeepRunning, Reload, settings_of, worker_of
+from daisi_ws.cli.serving_embedded import announce, flags_of, make_servers
+from daisi_ws.config import ConfigError, Loaded, load
 from daisi_ws.domain.slots import ConfigSource
 from daisi_ws.embedded import EmbeddedServerError, Servers
 from daisi_ws.supervisor.run import run_supervisor
@@ -68,7 +70,8 @@ Exit codes:
 @click.option(
     "--embedded",
     is_flag=True,
-    help="Bring a Redis and a NATS server along, for one machine.",
+    help="Bring a Redis and a NATS server along, for one machine; they listen where"
+    " redis.address and nats.url say.",
 )
 @click.option(
     "--data",
@@ -92,16 +95,17 @@ def serve_command(
         raise click.UsageError("--data is where --embedded keeps its data; give both or neither")
     flags: dict[str, object] = {_KEYS[name]: value for name, value in options.items()}
     source = ConfigSource(path, dict(os.environ), flags)
-    config = _load_or_exit(source)
-    log.setup(config.log.level, config.log.format)
+    loaded = _load_or_exit(source)
+    log.setup(loaded.config.log.level, loaded.config.log.format)
     beside: Callable[[], None] = _nothing
     with ExitStack() as stack:
         if embedded:
-            servers = _start_or_exit(stack, data)
-            flags |= _addresses(servers)
-            config = _load_or_exit(source)
+            servers = _start_or_exit(stack, loaded, data)
+            announce(loaded, servers)
+            flags |= flags_of(loaded, servers)
+            loaded = _load_or_exit(source)
             beside = KeepRunning(servers)
-        settings, reload = settings_of(config), Reload(source, config)
+        settings, reload = settings_of(loaded.config), Reload(source, loaded.config)
         try:
             code = run_supervisor(settings, worker_of(source), reload, beside)
         except StartError as error:
@@ -112,29 +116,27 @@ def serve_command(
     sys.exit(code)
 
 
-def _load_or_exit(source: ConfigSource) -> Config:
+def _load_or_exit(source: ConfigSource) -> Loaded:
     try:
-        return load_source(source)
+        return load(source.path, source.environ, source.flags)
     except ConfigError as error:
-        click.echo(f"error: {error}", err=True)
-        click.echo("\n`daisi-ws config doc KEY` explains a key.", err=True)
-        sys.exit(EXIT_REFUSED)
+        _refuse(error)
 
 
-def _start_or_exit(stack: ExitStack, data: Path | None) -> Servers:
+def _start_or_exit(stack: ExitStack, loaded: Loaded, data: Path | None) -> Servers:
     try:
-        return stack.enter_context(Servers(data))
+        return stack.enter_context(make_servers(loaded, data))
+    except ConfigError as error:
+        _refuse(error)
     except EmbeddedServerError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_BOOT_FAILED)
 
 
-def _addresses(servers: Servers) -> dict[str, object]:
-    return {
-        "redis.address": servers.redis.address,
-        "nats.url": servers.nats.url,
-        "nats.create_stream": True,
-    }
+def _refuse(error: ConfigError) -> NoReturn:
+    click.echo(f"error: {error}", err=True)
+    click.echo("\n`daisi-ws config doc KEY` explains a key.", err=True)
+    sys.exit(EXIT_REFUSED)
 
 
 def _nothing() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 import msgspec
 
+from daisi_ws.app.ports import PodRecord
 from daisi_ws.cli.cluster import Snapshot, StreamState
 from daisi_ws.cli.table import table
 from daisi_ws.cli.wording import duration, moment, plural
@@ -34,10 +37,16 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
         "ok": not snapshot.troubles,
         "problems": [trouble.problem for trouble in snapshot.troubles],
         "pods": [
-            {**msgspec.to_builtins(pod), "reader": pod.pod_id == snapshot.reading}
+            {
+                **msgspec.to_builtins(pod),
+                "since": datetime.fromtimestamp(pod.started, UTC).isoformat(),
+                "reader": pod.pod_id == snapshot.reading,
+            }
             for pod in snapshot.pods
         ],
+        "hosts": _hosts_json(snapshot.pods),
         "reader": msgspec.to_builtins(snapshot.reader),
+        "behind": None if snapshot.stream is None else snapshot.stream.pending,
         "stream": None if snapshot.stream is None else _stream_json(snapshot.stream),
     }
 
@@ -118,6 +127,16 @@ def _reader(snapshot: Snapshot, now: float) -> str:
     if snapshot.reading is None:
         return f"{reader.pod_id} has gone; the next event chooses another"
     return f"{reader.pod_id} for {duration(max(now - reader.since, 0))}"
+
+
+def _hosts_json(pods: Sequence[PodRecord]) -> dict[str, Any]:
+    hosts: dict[str, Any] = {}
+    for pod in pods:
+        host = hosts.setdefault(pod.host, {"pods": 0, "ready": 0, "connections": 0})
+        host["pods"] += 1
+        host["ready"] += pod.ready
+        host["connections"] += pod.connections
+    return hosts
 
 
 def _stream_json(stream: StreamState) -> dict[str, Any]:

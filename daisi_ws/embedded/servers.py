@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from daisi_ws.embedded.nats_server import NatsServer
+from daisi_ws.embedded.ports import free_ports
 from daisi_ws.embedded.redis_server import RedisServer
 
 
@@ -32,7 +33,13 @@ class Servers:
         self.redis = RedisServer(
             folder / "redis" if folder else None, redis_port, base=base, appendonly=keep
         )
-        self.nats = NatsServer(folder / "nats" if folder else None, nats_port, base=base)
+        # Beside a given port only that one is the caller's.
+        self.nats = NatsServer(
+            folder / "nats" if folder else None,
+            nats_port,
+            monitor_port=free_ports() if nats_port else 0,
+            base=base,
+        )
 
     @property
     def running(self) -> bool:

@@ -109,6 +109,16 @@ def test_doc_explains_every_key() -> None:
         assert f"{field.name}  {field.environment}\n" in result.stdout
 
 
+@pytest.mark.parametrize(
+    "name", ["adaptive_ttl.session_lock.min", "DAISI_WS_ADAPTIVE_TTL_SESSION_LOCK_MIN_SECONDS"]
+)
+def test_doc_knows_a_key_by_every_name_it_is_set_by(name: str) -> None:
+    """A short spelling and the variable lead to the key."""
+    result = run("doc", name)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("adaptive_ttl.session_lock.min_seconds  DAISI_WS_")
+
+
 def test_doc_explains_one_section_or_key() -> None:
     """A name narrows it down; a key is told with type, range, default and reload."""
     section = run("doc", "log").stdout

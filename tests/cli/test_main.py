@@ -73,6 +73,21 @@ def test_version() -> None:
     assert result.output == f"daisi-ws, version {__version__}\n"
 
 
+def test_closed_standard_streams_are_not_left_to_sockets() -> None:
+    """What a service manager closed points to /dev/null before anything else is opened."""
+    code = (
+        "import os, sys; sys.argv = ['daisi-ws', '--version']; from daisi_ws.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(*map(os.readlink, ['/proc/self/fd/0', '/proc/self/fd/1']),"
+        " file=sys.stderr)"
+    )
+    closing = ["sh", "-c", 'exec "$@" <&- >&-', "sh"]
+    done = subprocess.run(
+        [*closing, sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stderr == "/dev/null /dev/null\n"
+
+
 def test_unknown_command_ends_with_2() -> None:
     """A typing error is a usage error."""
     result = CliRunner().invoke(cli, ["serv"])

@@ -134,6 +134,24 @@ async def test_standard_input_is_published_as_it_comes(broker: Broker) -> None:
         await finish(process)
 
 
+async def test_a_dash_instead_of_an_event_is_standard_input(broker: Broker) -> None:
+    """As with other commands; --file - says the same."""
+    result = await broker.publish(*CHATS, "-", stdin=b'{"row_data":{}}\n{"row_data":{}}\n')
+    assert result.code == 0
+    assert await broker.size() == 2
+
+
+async def test_a_rate_alone_goes_on_until_it_is_stopped(broker: Broker) -> None:
+    """Made-up events keep coming; Ctrl-C ends them with code 130."""
+    process = await start(*CHATS, "--rate", "200", env=broker.env)
+    try:
+        await eventually(partial(broker.has, 20))
+        process.send_signal(signal.SIGINT)
+    finally:
+        result = await finish(process)
+    assert result.code == 130
+
+
 @pytest.mark.parametrize(
     ("line", "named"),
     [

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from daisi_ws.cli import cli
 from daisi_ws.cli.serving import Reload, settings_of, timings_of
 from daisi_ws.config import load, testing_config
 from daisi_ws.domain.slots import ConfigSource
+from daisi_ws.embedded.ports import free_ports, is_free
 from daisi_ws.supervisor.settings import Reloaded, ReloadRefused
 from tests.processes import children, is_alive, wait_until_gone
 
@@ -228,9 +229,14 @@ def test_reload_tells_what_applies_and_what_waits(folder: Path) -> None:
 
 def test_embedded_servers_come_and_go_with_it(folder: Path) -> None:
     """Workers are pointed at them; afterwards no process and no folder is left."""
-    with Serve(folder, "--workers", "1", "--embedded") as serve:
+    redis, nats = f"127.0.0.1:{free_ports()}", f"nats://127.0.0.1:{free_ports()}"
+    environ = {**SECRETS, "DAISI_WS_REDIS_ADDRESS": redis, "DAISI_WS_NATS_URL": nats}
+    with Serve(folder, "--workers", "1", "--embedded", environ=environ) as serve:
+        said = serve.wait_for("embedded servers started")
+        assert (said["redis"], said["nats"]) == (redis, nats)
         answer = serve.ask()
-        for address in (answer["redis"], answer["nats"].rpartition("/")[2]):
+        assert (answer["redis"], answer["nats"]) == (redis, nats)
+        for address in (redis, nats.rpartition("/")[2]):
             host, _, port = address.rpartition(":")
             with socket.create_connection((host, int(port)), 5):
                 pass
@@ -239,6 +245,37 @@ def test_embedded_servers_come_and_go_with_it(folder: Path) -> None:
         assert len(servers) == 2
         assert serve.stop() == 0
         assert not wait_until_gone(servers, DEADLINE)
+
+
+def test_embedded_servers_avoid_a_default_port_that_is_taken(folder: Path) -> None:
+    """They take free ones, and the log says what other commands need to find them."""
+    with ExitStack() as taken:
+        for port in (6379, 4222):
+            if is_free(port):
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+        with Serve(folder, "--workers", "1", "--embedded") as serve:
+            said, answer = serve.wait_for("embedded servers started"), serve.ask()
+            assert said["other_commands_need"] == {
+                "DAISI_WS_REDIS_ADDRESS": answer["redis"],
+                "DAISI_WS_NATS_URL": answer["nats"],
+            }
+            assert answer["redis"] != "127.0.0.1:6379"
+            assert serve.stop() == 0
+
+
+def test_embedded_servers_cannot_be_elsewhere_or_on_a_taken_port(folder: Path) -> None:
+    """Exit code 2 and every problem, rather than other servers than those configured."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environ = {**SECRETS, "DAISI_WS_REDIS_ADDRESS": f"127.0.0.1:{port}"}
+        with Serve(folder, "--embedded", environ=environ) as serve:
+            assert serve.exit_code() == 2
+            assert f"port {port} is taken" in serve.text
+    environ = {**SECRETS, "DAISI_WS_NATS_URL": "nats://a:4222", "DAISI_WS_REDIS_PASSWORD": "x"}
+    with Serve(folder, "--embedded", environ=environ) as serve:
+        assert serve.exit_code() == 2
+        assert "has 2 problems" in serve.text
+        assert "redis.password" in serve.text
 
 
 def test_embedded_server_that_dies_is_started_again(folder: Path) -> None:

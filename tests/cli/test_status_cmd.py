@@ -78,6 +78,9 @@ async def test_a_cluster_is_shown(env: dict[str, str], nats: NatsClient, pods: P
     found = json.loads(result.out)
     assert result.code == 0, result.err
     assert found["ok"]
+    assert found["behind"] == found["stream"]["consumer"]["num_pending"]
+    assert sum(host["pods"] for host in found["hosts"].values()) == len(found["pods"])
+    assert found["pods"][0]["since"].startswith("20")
     assert [(pod["pod_id"], pod["connections"], pod["reader"]) for pod in found["pods"]] == [
         ("host-0-7", 12, True),
         ("other-0-1", 3, False),
