@@ -7,13 +7,17 @@ that a replaced worker goes on with its predecessor's files and no ghost series 
 
 from __future__ import annotations
 
+import itertools
 import os
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from daisi_ws.domain.close import CloseReason
 
 LATENCY_BUCKETS: Final = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -22,7 +26,18 @@ LATENCY_BUCKETS: Final = (
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 MULTIPROC_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 
+_KINDS: Final = ("user", "admin")
 _EVENT_TYPES: Final = ("chat", "message", "agent")
+_SENT: Final = ("event", "ready", "error", "other")
+_RECEIVED: Final = ("select_chat", "token", "ping", "pong", "invalid", "over_limit")
+_REFUSED: Final = (
+    "missing_key", "wrong_key", "missing", "malformed", "forged", "bad_content", "expired",
+    "wrong_path", "other_identity",
+)  # fmt: skip
+_NOT_LOCKED: Final = ("conflict", "timeout", "displaced", "redis_unavailable", "cancelled")
+_NO_EVENTS: Final = ("bad_subject", "not_utf8", "bad_json", "bad_field", "ids_contradict")
+_ENDINGS: Final = tuple(reason.label for reason in CloseReason)
+_CHANNEL_ENDS: Final = ("idle", "unhealthy", "failed", "dropped", "shutdown")
 
 
 def use_identifier(identifier: str) -> None:
@@ -97,8 +112,16 @@ class Metrics:
         self._make_stream()
         self._make_process()
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"dws_{name}", text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, **labels: Sequence[str]) -> Counter:
+        """Make a counter; of the labels' known values each combination is there from the start.
+
+        A series that comes with its first event has no increase at that event, and a dashboard
+        cannot tell "never" from "no such metric".
+        """
+        counter = Counter(f"dws_{name}", text, tuple(labels), registry=self.registry)
+        for values_of_labels in itertools.product(*labels.values()) if labels else ():
+            counter.labels(*values_of_labels)
+        return counter
 
     def _gauge(self, name: str, text: str, *labels: str, mode: str = "livesum") -> Gauge:
         return Gauge(
@@ -113,8 +136,10 @@ class Metrics:
         self.active_connections = self._gauge(
             "active_connections", "WebSocket connections open now.", "type"
         )
-        self.connections = self._counter("connections", "WebSocket connections accepted.", "type")
-        self.closed = self._counter("connections_closed", "Connections ended.", "reason")
+        self.connections = self._counter(
+            "connections", "WebSocket connections accepted.", type=_KINDS
+        )
+        self.closed = self._counter("connections_closed", "Connections ended.", reason=_ENDINGS)
         self.connection_duration = Histogram(
             "dws_connection_duration_seconds",
             "How long connections lasted, in seconds.",
@@ -122,13 +147,15 @@ class Metrics:
             buckets=(1, 10, 60, 300, 1800, 7200, 43200),
         )
         self.messages_sent = self._counter(
-            "messages_sent", "Messages written to clients, by type.", "type"
+            "messages_sent", "Messages written to clients, by type.", type=_SENT
         )
         self.messages_received = self._counter(
-            "messages_received", "Messages read from clients, by kind.", "kind"
+            "messages_received", "Messages read from clients, by kind.", kind=_RECEIVED
         )
         self.messages_dropped = self._counter(
-            "websocket_messages_dropped", "Events a slow client lost by policy.", "reason"
+            "websocket_messages_dropped",
+            "Events a slow client lost by policy.",
+            reason=["slow_client"],
         )
         self.buffer_capacity = self._gauge(
             "websocket_buffer_capacity", "Frames that all outboxes together may hold."
@@ -139,30 +166,33 @@ class Metrics:
         self.slow_clients = self._gauge("slow_clients", "Clients that are behind now.")
 
     def _make_sessions(self) -> None:
-        self.auth_success = self._counter("auth_success", "Admissions by token.", "type")
+        self.auth_success = self._counter("auth_success", "Admissions by token.", type=_KINDS)
         self.auth_failure = self._counter(
-            "auth_failure", "Refused keys and tokens.", "type", "reason"
+            "auth_failure", "Refused keys and tokens.", type=_KINDS, reason=_REFUSED
         )
         self.cache = self._counter(
             "cache_lookups",
             "Look-ups in caches, by outcome (hit, miss, error).",
-            "cache",
-            "outcome",
+            cache=["token_memory", "token_redis"],
+            outcome=["hit", "miss", "error"],
         )
         self.lock_attempts = self._counter(
-            "session_lock_attempts", "Attempts at session locks.", "user_type", "lock_type"
+            "session_lock_attempts",
+            "Attempts at session locks.",
+            user_type=_KINDS,
+            lock_type=["initial", "retry", "force"],
         )
         self.lock_success = self._counter("session_lock_success", "Session locks acquired.")
         self.lock_failure = self._counter(
-            "session_lock_failure", "Session locks not acquired.", "reason"
+            "session_lock_failure", "Session locks not acquired.", reason=_NOT_LOCKED
         )
         self.conflicts = self._counter(
-            "session_conflicts", "Admissions that met another session of the identity.", "type"
+            "session_conflicts", "Admissions that met another session of the identity.", type=_KINDS
         )
 
     def _make_forwarding(self) -> None:
         self.grpc_sent = self._counter(
-            "grpc_messages_sent", "Events pushed to peers, by pod slot.", "target_pod"
+            "grpc_messages_sent", "Events pushed to peers, by pod slot.", target_pod=()
         )
         self.grpc_received = self._counter("grpc_messages_received", "Events pushed to this pod.")
         self.forward_retry_attempts = self._counter(
@@ -178,7 +208,7 @@ class Metrics:
             "grpc_pool_connections_created", "Channels to peers opened."
         )
         self.pool_closed = self._counter(
-            "grpc_pool_connections_closed", "Channels to peers closed.", "reason"
+            "grpc_pool_connections_closed", "Channels to peers closed.", reason=_CHANNEL_ENDS
         )
         self.pool_size = self._gauge("grpc_pool_size", "Channels to peers open now.")
         self.breaker_tripped = self._counter(
@@ -187,12 +217,14 @@ class Metrics:
         self.breaker_open = self._gauge("grpc_circuitbreaker_open", "Breakers open now.")
 
     def _make_stream(self) -> None:
-        self.events = self._counter("events_received", "Events read from the stream.", "event_type")
+        self.events = self._counter(
+            "events_received", "Events read from the stream.", event_type=_EVENT_TYPES
+        )
         self.redelivered = self._counter(
             "redeliveries", "Events read more than once and dropped as known."
         )
         self.dead_letters = self._counter(
-            "dead_letters", "Messages that are no events, kept aside.", "reason"
+            "dead_letters", "Messages that are no events, kept aside.", reason=_NO_EVENTS
         )
         self.reader = self._gauge("reader", "1 where this pod reads the stream.")
         self.reader_changes = self._counter("reader_takeovers", "Times a pod became the reader.")
@@ -200,11 +232,13 @@ class Metrics:
             "stream_lag_events", "Events in the stream not yet read.", mode="livemax"
         )
         self.route_cache = self._counter(
-            "route_cache_lookups", "Route look-ups by outcome.", "outcome"
+            "route_cache_lookups", "Route look-ups by outcome.", outcome=["hit", "miss"]
         )
         self.unrouted = self._counter("events_without_audience", "Events that nobody wanted.")
         self.catch_ups = self._counter(
-            "catch_ups", "Times a pod read what it had missed from the stream.", "outcome"
+            "catch_ups",
+            "Times a pod read what it had missed from the stream.",
+            outcome=["complete", "failed"],
         )
         self.delivery_latency = _BulkHistogram(
             "dws_delivery_latency_seconds",

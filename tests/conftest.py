@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import nats as nats_py
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _TASK_GRACE = 1.0
 _CHILD_GRACE = 2.0
+_CANCEL_GRACE = 30.0
 _session_processes: set[int] = set()
 
 
@@ -29,6 +32,35 @@ _session_processes: set[int] = set()
 def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
     """Run asynchronous tests on the loop that workers run on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cancel asynchronous tests that take too long; pytest-timeout acts only if that does not help.
+
+    It raises in a signal handler, and uvloop reports what is raised there instead of passing it
+    on: a test that hangs would hang for ever.
+    """
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            seconds = _seconds(item)
+            item.obj = _limited(item.obj, seconds)
+            item.add_marker(pytest.mark.timeout(seconds + _CANCEL_GRACE), append=False)
+
+
+def _seconds(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0] if marker else item.config.getini("timeout"))
+
+
+def _limited(
+    test: Callable[..., Awaitable[None]], seconds: float
+) -> Callable[..., Coroutine[None, None, None]]:
+    @functools.wraps(test)
+    async def run(*args: object, **kwargs: object) -> None:
+        async with asyncio.timeout(seconds):
+            await test(*args, **kwargs)
+
+    return run
 
 
 @pytest.fixture(scope="session")

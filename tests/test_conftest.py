@@ -13,7 +13,7 @@ import uvloop
 from nats.aio.client import Client as NatsClient
 
 LEAKY = """
-import asyncio, subprocess
+import asyncio, pytest, subprocess
 
 async def test_task():
     global task
@@ -25,6 +25,11 @@ def test_child():
 
 async def test_short_task():
     asyncio.create_task(asyncio.sleep(0.01))
+
+@pytest.mark.timeout(0.2)
+async def test_hanging():
+    while True:
+        await asyncio.sleep(0.01)
 
 def test_stop_child():
     child.kill()
@@ -53,7 +58,8 @@ async def test_nats_has_no_streams_for_every_test(nats: NatsClient, _run: int) -
 
 
 def test_what_a_test_leaves_running_fails_it(tmp_path: Path) -> None:
-    """A task and a child process that outlive their test are errors; a task about to end is not."""
+    """A task and a child process that outlive their test are errors; a task about to end is not.
+    A test that hangs is cancelled in time."""
     root = Path(__file__).parents[1]
     file = tmp_path / "test_leaky.py"
     file.write_text(LEAKY)
@@ -73,6 +79,6 @@ def test_what_a_test_leaves_running_fails_it(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert "4 passed, 2 errors" in run.stdout, run.stdout + run.stderr
+    assert "1 failed, 4 passed, 2 errors" in run.stdout, run.stdout + run.stderr
     assert "AssertionError: tasks left running" in run.stdout
     assert "AssertionError: child processes left running" in run.stdout

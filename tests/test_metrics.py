@@ -53,6 +53,20 @@ def test_every_metric_is_described() -> None:
     assert all(len(line.split(" ", 3)[3]) > 8 for line in described)
 
 
+def test_series_of_known_labels_are_there_before_they_count() -> None:
+    """A rate over the first refusal, drop or dead letter needs the zero before it."""
+    text = Metrics().exposition().decode()
+    for series in (
+        'dws_websocket_messages_dropped_total{reason="slow_client"} 0.0',
+        'dws_auth_failure_total{reason="expired",type="admin"} 0.0',
+        'dws_session_lock_failure_total{reason="conflict"} 0.0',
+        'dws_grpc_pool_connections_closed_total{reason="idle"} 0.0',
+        'dws_dead_letters_total{reason="bad_json"} 0.0',
+        'dws_connections_closed_total{reason="pong_timeout"} 0.0',
+    ):
+        assert series in text
+
+
 def worker(folder: Path, identifier: str, *show: str) -> str:
     """Run a worker process that counts and ends; return what it prints."""
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}

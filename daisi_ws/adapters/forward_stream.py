@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 import grpc.aio
 import structlog
 
+from daisi_ws.adapters import trace
 from daisi_ws.app.ports import Inbound
 from daisi_ws.domain import packets
 from daisi_ws.domain.errors import Unavailable
@@ -144,6 +145,8 @@ class ForwardStream:
         finally:
             self._alive.cancel()
         self._tally.pushed_in += len(batch.items)
+        if trace.tracing():
+            trace.events_taken(self.peer, batch.items)
         if upto < 0:
             self._withheld = False
             self._reply(Stale(self._inbound.known_epoch(), batch.number))

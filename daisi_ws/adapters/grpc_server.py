@@ -15,6 +15,7 @@ from typing import Final, NoReturn, TypeAlias
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -139,7 +140,7 @@ class GrpcServer:
                 ),
                 "PushEvent": grpc.unary_unary_rpc_method_handler(
                     self._push_event,
-                    request_deserializer=PushEventRequest.FromString,
+                    request_deserializer=_push_event_request,
                     response_serializer=PushEventResponse.SerializeToString,
                 ),
             },
@@ -182,8 +183,10 @@ class GrpcServer:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"malformed packet: {problem}")
 
     async def _push_event(
-        self, request: PushEventRequest, context: PushContext
+        self, request: PushEventRequest | None, context: PushContext
     ) -> PushEventResponse:
+        if request is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this is no PushEventRequest")
         if not request.HasField("payload"):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request has no payload")
         try:
@@ -199,6 +202,14 @@ class GrpcServer:
             return PushEventResponse(success=False, message=f"{refusal.message}{details}")
         self._metrics.tally.pushed_in += 1
         return PushEventResponse(success=True, message=done)
+
+
+def _push_event_request(message: bytes) -> PushEventRequest | None:
+    """Return a parsed request; None, which is refused without a traceback, if it is none."""
+    try:
+        return PushEventRequest.FromString(message)
+    except DecodeError:
+        return None
 
 
 def _request_id(context: PushContext) -> str:

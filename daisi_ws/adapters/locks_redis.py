@@ -10,6 +10,10 @@ from daisi_ws.adapters.redis_link import Argument, RedisLink, Script
 from daisi_ws.app.ports import Acquired, Held
 
 _CHUNK: Final = 200
+_ANY_BYTES: Final = "latin-1"
+"""Lock values are ASCII, if they are ours; whatever else stands there must be told back exactly,
+or it could not be replaced."""
+
 _LEASE_PREFIX: Final = redis_keys.pod("")
 
 Lease = TypeVar("Lease", bound=tuple[object, ...])
@@ -34,11 +38,11 @@ class LocksRedis:
         reply = await self._link.run(
             self._acquire,
             (key, redis_keys.fence(key)),
-            (owner, _milliseconds(ttl_seconds), holder, _LEASE_PREFIX),
+            (owner, _milliseconds(ttl_seconds), holder.encode(_ANY_BYTES), _LEASE_PREFIX),
         )
         if isinstance(reply, int):
             return Acquired(reply)
-        return Held(reply[0].decode(errors="replace"), alive=bool(reply[1]))
+        return Held(reply[0].decode(_ANY_BYTES), alive=bool(reply[1]))
 
     async def renew(self, leases: Sequence[tuple[str, str, float]]) -> list[bool]:
         """See :meth:`Locks.renew`. Beyond 200 there is a round trip for each 200."""

@@ -175,16 +175,14 @@ class NatsConnection:
 
     async def _connected(self) -> None:
         log.info("nats connected")
-        for callback in self._on_up:
-            callback()
+        _tell(self._on_up)
 
     async def _disconnected(self) -> None:
         if self._closing:
             return
         self.problem = "connection lost"
         log.warning("nats away", problem=self.problem)
-        for callback in self._on_down:
-            callback()
+        _tell(self._on_down)
 
     async def _on_error(self, error: Exception) -> None:
         self.problem = str(error) or type(error).__name__
@@ -196,3 +194,12 @@ class NatsConnection:
         # A protocol error closes the library's client for good, whatever it was told.
         log.error("nats closed the connection for good: connecting anew", problem=self.problem)
         self.start()
+
+
+def _tell(callbacks: list[Callable[[], None]]) -> None:
+    """Call all: one that raised would keep the library from ever reconnecting."""
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:
+            log.exception("change of the nats connection not handled")

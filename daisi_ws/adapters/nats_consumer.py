@@ -19,28 +19,25 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
+from daisi_ws.adapters import trace
+from daisi_ws.adapters.nats_binding import ConsumerGone, ConsumerMismatch, NatsBinding
 from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
-from daisi_ws.adapters.nats_stream import REQUEST_ID, JetStream, StreamMissing
+from daisi_ws.adapters.nats_stream import JetStream, StreamMissing, request_id_of
 from daisi_ws.app.ports import Received, StreamHandler
 from daisi_ws.domain import consumer
 from daisi_ws.domain.consumer import GROUP, ConsumerSettings
 from daisi_ws.domain.errors import Unavailable
 
-CONSUMER_NOT_FOUND: Final = 10014
-CONSUMER_EXISTS: Final = (10013, 10148)
 WRONG_PIN: Final = "423"
 ENDED: Final = ("404", "408", "409")
 NO_RESPONDERS: Final = "503"
 _SECOND_NS: Final = 1_000_000_000
 _STANDBY_EXPIRY_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 0.5
+_RESIGN_SECONDS: Final = 1.0
 _TICK_SECONDS: Final = 0.25
 
 log = structlog.get_logger(__name__)
-
-
-class ConsumerMismatch(Exception):
-    """A durable of that name exists, of another kind; its text says both and the way out."""
 
 
 class NatsConsumer:
@@ -62,6 +59,7 @@ class NatsConsumer:
         self._connection = connection
         self._stream = stream
         self._settings = settings
+        self._binding = NatsBinding(connection, stream, settings)
         self._high = outstanding
         self._known_position = known_position
         self._handler: StreamHandler | None = None
@@ -76,6 +74,7 @@ class NatsConsumer:
         self._leaving = False
         self._bound = False
         self._fresh = True
+        self._tracing = trace.tracing()
         self._keeper: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._acks: set[asyncio.Task[None]] = set()
@@ -102,7 +101,7 @@ class NatsConsumer:
         await self._stream.ensure()
         if read_before not in ("", self._stream.identity):
             self._fresh = False
-        config = await self._ensure_consumer()
+        config = await self._binding.ensure(self._start_after)
         self._push_subject = config.get("deliver_subject") or ""
         self._push_group = config.get("deliver_group") or ""
         self._fresh = False
@@ -119,16 +118,17 @@ class NatsConsumer:
     async def resign(self) -> None:
         """See :meth:`Stream.resign`."""
         self._leaving = True
-        pin, self._pin = self._pin, None
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         try:
-            await self._unsubscribe()
+            async with asyncio.timeout(_RESIGN_SECONDS):
+                await self._drain()
+            # Known only now: this pod may have been pinned by what was still on its way.
+            pin, self._pin = self._pin, None
             if pin is not None:
-                target = f"CONSUMER.UNPIN.{self._stream.name}.{self._settings.name}"
-                await self._connection.request(target, {"group": GROUP}, timeout=1.0)
-        except (Unavailable, ApiError, NatsError) as problem:
+                await self._binding.unpin()
+        except (Unavailable, ApiError, NatsError, TimeoutError) as problem:
             log.warning("the reading was not handed over", problem=str(problem))
 
     # -- what the use case asks -------------------------------------------------------------------
@@ -157,15 +157,19 @@ class NatsConsumer:
         :raises Unavailable: NATS does not answer, or the consumer is gone.
         """
         try:
-            return await self._connection.request(self._api("CONSUMER.INFO"), {})
-        except ApiError as error:
-            if error.code == CONSUMER_NOT_FOUND:
-                self._lose("the consumer is gone")
-            raise Unavailable(str(error)) from None
+            return await self._binding.info()
+        except ConsumerGone as problem:
+            self._lose(str(problem))
+            raise
 
     async def ack_floor(self) -> int:
         """See :meth:`Stream.ack_floor`."""
         return int((await self.info())["ack_floor"]["stream_seq"])
+
+    async def outstanding(self) -> tuple[int, int]:
+        """See :meth:`Stream.outstanding`."""
+        info = await self.info()
+        return int(info["ack_floor"]["stream_seq"]), int(info["delivered"]["stream_seq"])
 
     async def read(self, after: int, upto: int) -> list[Received]:
         """See :meth:`Stream.read`."""
@@ -183,52 +187,6 @@ class NatsConsumer:
         """See :meth:`Stream.dead_letter`."""
         await self._stream.dead_letter(message, reason, problem)
 
-    # -- binding ----------------------------------------------------------------------------------
-
-    def _api(self, verb: str) -> str:
-        return f"{verb}.{self._stream.name}.{self._settings.name}"
-
-    async def _ensure_consumer(self) -> dict[str, Any]:
-        try:
-            found = await self._connection.request(self._api("CONSUMER.INFO"), {})
-        except ApiError as error:
-            if error.code != CONSUMER_NOT_FOUND:
-                raise Unavailable(str(error)) from None
-            return await self._make_consumer()
-        config: dict[str, Any] = found["config"]
-        wanted = consumer.wanted_config(self._settings, None)
-        if consumer.is_bindable_push(config, self._settings.mode):
-            return config
-        if consumer.shape(config) != consumer.shape(wanted):
-            raise ConsumerMismatch(self._mismatch(config, wanted))
-        if consumer.needs_update(config, wanted):
-            changed = {name: wanted[name] for name in wanted if name != "deliver_policy"}
-            await self._create({**config, **changed}, "update")
-        return config
-
-    async def _make_consumer(self) -> dict[str, Any]:
-        start_after = self._start_after()
-        wanted = consumer.wanted_config(self._settings, start_after)
-        try:
-            await self._create(wanted, "create")
-        except ApiError as error:
-            if error.code not in CONSUMER_EXISTS:
-                raise ConsumerMismatch(
-                    f"the consumer {self._settings.name} cannot be made: {error}; consumer_mode "
-                    "ordered needs nats-server 2.11 or newer, shared works with older ones"
-                ) from None
-            log.info("consumer made by another pod", consumer=self._settings.name)
-        else:
-            log.info(
-                "consumer made",
-                consumer=self._settings.name,
-                after="now" if start_after is None else start_after,
-            )
-        made: dict[str, Any] = (await self._connection.request(self._api("CONSUMER.INFO"), {}))[
-            "config"
-        ]
-        return made
-
     def _start_after(self) -> int | None:
         position = self._known_position()
         if self._fresh and not position:
@@ -236,22 +194,6 @@ class NatsConsumer:
         # What this pod knows to be handled may run ahead of what every pod has accepted, by at
         # most what may be unacknowledged. Who has seen it already drops it.
         return max(0, position - self._settings.max_ack_pending)
-
-    async def _create(self, config: dict[str, Any], action: str) -> None:
-        body = {"stream_name": self._stream.name, "config": config, "action": action}
-        await self._connection.request(
-            f"{self._api('CONSUMER.CREATE')}.{config['filter_subject']}", body
-        )
-
-    def _mismatch(self, found: dict[str, Any], wanted: dict[str, Any]) -> str:
-        return (
-            f"the durable {self._settings.name} of stream {self._stream.name} is of another kind: "
-            f"found {json.dumps(consumer.shape(found))}, "
-            f"nats.consumer_mode {self._settings.mode} needs "
-            f"{json.dumps(consumer.shape(wanted))}; "
-            "set nats.consumer_name to a name of its own, choose the other consumer_mode, or "
-            f"delete it (nats consumer rm {self._stream.name} {self._settings.name})"
-        )
 
     # -- keeping it going -------------------------------------------------------------------------
 
@@ -262,6 +204,9 @@ class NatsConsumer:
                 await self._watch()
             except (Unavailable, ApiError, NatsError, StreamMissing, ConsumerMismatch) as problem:
                 self._unbind(str(problem))
+            except Exception as error:  # without this task nothing would be read any more
+                log.exception("consumer failed")
+                self._unbind(repr(error))
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _bind(self) -> None:
@@ -288,9 +233,12 @@ class NatsConsumer:
             try:
                 await asyncio.wait_for(self._wake.wait(), _TICK_SECONDS)
             except TimeoutError:
-                if self._asked and loop.time() > self._asked_until + 1.0:
-                    self._asked = 0
+                now = loop.time()
+                # Nothing tells that a push consumer was deleted.
+                if (self._asked or self._push_subject) and now > self._asked_until + 1.0:
+                    self._asked, self._asked_until = 0, now
                     await self.info()
+            self._tracing = trace.tracing()
             if self._connection.up:
                 self._pull()
         raise Unavailable(self.problem)
@@ -313,6 +261,10 @@ class NatsConsumer:
 
     def _disconnected(self) -> None:
         self._asked = 0
+        if self._settings.mode == "ordered":
+            # What was on its way is lost, and what was asked for is still sent after reconnecting,
+            # before anybody is told: it must not pass for the next in order.
+            self._lose_pin()
 
     def _lose_pin(self) -> None:
         if self._pin is not None or self._settings.mode == "shared":
@@ -327,12 +279,12 @@ class NatsConsumer:
         client = self._connection.client
         if self._push_subject:
             self._subscription = await client.subscribe(
-                self._push_subject, queue=self._push_group, cb=self._on_message
+                self._push_subject, queue=self._push_group, cb=self._take
             )
         else:
             self._inbox = client.new_inbox()
             self._subscription = await client.subscribe(
-                self._inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
+                self._inbox, cb=self._take, pending_msgs_limit=-1, pending_bytes_limit=-1
             )
 
     async def _unsubscribe(self) -> None:
@@ -342,6 +294,12 @@ class NatsConsumer:
                 await subscription.unsubscribe()
             except NatsError:
                 log.debug("subscription was gone")
+
+    async def _drain(self) -> None:
+        """End the subscription; what the server has sent by then is still taken."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and self._connection.up:
+            await subscription.drain()
 
     def _pull(self) -> None:
         """Ask for more once half of what may be outstanding has come."""
@@ -367,7 +325,7 @@ class NatsConsumer:
     async def _send_pull(self, request: bytes) -> None:
         try:
             await self._connection.client.publish(
-                f"{API}.{self._api('CONSUMER.MSG.NEXT')}", request, reply=self._inbox
+                f"{API}.{self._binding.api('CONSUMER.MSG.NEXT')}", request, reply=self._inbox
             )
         except NatsError as error:
             self._asked = 0
@@ -381,36 +339,44 @@ class NatsConsumer:
         except NatsError as error:
             log.debug("acknowledgement not sent: it comes again", problem=str(error))
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(self, message: Msg) -> None:
         headers = message.headers
         told = consumer.parse_ack_subject(message.reply)
         if told is None:
             self._on_status(headers or {})
             return
-        request_id = ""
         if headers:
             pin = headers.get("Nats-Pin-Id")
             if pin is not None and pin != self._pin:
                 self._pin = pin
-                self._tell_pinned()
                 self._asked = 0
-            request_id = headers.get(REQUEST_ID, "")
+                if not self._leaving:
+                    self._tell_pinned()
         self._asked -= 1
         self.lag = told.pending
-        assert self._handler is not None
-        self._handler.on_received(
-            Received(
-                told.seq,
-                told.stored_ns,
-                message.subject,
-                message.data,
-                message.reply,
-                request_id,
-                told.delivered > 1,
-            )
+        received = Received(
+            told.seq,
+            told.stored_ns,
+            message.subject,
+            message.data,
+            message.reply,
+            request_id_of(headers, self._stream.name, told.seq),
+            told.delivered > 1,
         )
+        if self._tracing:
+            trace.event_read(received)
+        assert self._handler is not None
+        self._handler.on_received(received)
         if self._asked <= self._high // 2:
             self._pull()
+
+    async def _take(self, message: Msg) -> None:
+        """Handle a message; the library would go on with the next as if this one had been."""
+        try:
+            self._on_message(message)
+        except Exception as error:
+            log.exception("message not taken in")
+            self._lose(repr(error))
 
     def _on_status(self, headers: dict[str, str]) -> None:
         status = headers.get("Status", "")

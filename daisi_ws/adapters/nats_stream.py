@@ -10,13 +10,15 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
 import structlog
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.js.errors import NoStreamResponseError
+from nats.js.errors import APIError, NoStreamResponseError
 
 from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
 from daisi_ws.app.ports import Received
@@ -30,6 +32,7 @@ NO_MESSAGE: Final = 10037
 REQUEST_ID: Final = "X-Request-ID"
 _BATCH: Final = 500
 _READ_TIMEOUT_SECONDS: Final = 3.0
+_HEADER_FRAME_BYTES: Final = 64
 _DAY_NS: Final = 86_400_000_000_000
 
 log = structlog.get_logger(__name__)
@@ -113,7 +116,7 @@ class JetStream:
         return messages
 
     async def dead_letter(self, message: Received, reason: str, problem: str) -> None:
-        """Keep a message that is no event.
+        """Keep a message that is no event; one that is too large with all that is said is cut.
 
         :raises Unavailable: it could not be stored.
         """
@@ -122,6 +125,7 @@ class JetStream:
             "Daisi-Problem": problem.encode("ascii", "replace").decode()[:500],
             "Daisi-Subject": message.subject.encode("ascii", "replace").decode()[:500],
             "Daisi-Seq": str(message.seq),
+            "Daisi-Size": str(len(message.data)),
             "Nats-Msg-Id": f"{self.identity}-{message.seq}",
         }
         if message.request_id:
@@ -130,13 +134,18 @@ class JetStream:
             headers[name] = " ".join(value.split())
         await self._ensure_letters()
         client = self._connection.client
+        subject, data = self._dead_letter_subject, message.data[: _room(client, headers)]
         try:
-            await client.jetstream().publish(
-                self._dead_letter_subject, message.data, headers=headers, timeout=2
+            try:
+                await client.jetstream().publish(subject, data, headers=headers, timeout=2)
+            except NoStreamResponseError:
+                log.warning("no stream keeps dead letters", subject=subject)
+                await client.publish(subject, data, headers=headers)
+        except APIError as refused:
+            # Asking again would end the same way, and hold up all acknowledgements for good.
+            log.error(  # noqa: TRY400 - expected, no traceback
+                "dead letter refused", seq=message.seq, problem=refused.description
             )
-        except NoStreamResponseError:
-            log.warning("no stream keeps dead letters", subject=self._dead_letter_subject)
-            await client.publish(self._dead_letter_subject, message.data, headers=headers)
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"dead letter not stored: {error}") from None
 
@@ -204,7 +213,10 @@ class JetStream:
             elif not done.done():
                 done.set_result(None)
 
-        subscription = await client.subscribe(inbox, cb=collect)
+        try:
+            subscription = await client.subscribe(inbox, cb=collect)
+        except (NatsError, OSError) as error:
+            raise Unavailable(f"the stream cannot be read: {error}") from None
         try:
             request = {"seq": first, "batch": _BATCH, "next_by_subj": FILTER}
             await client.publish(
@@ -216,7 +228,8 @@ class JetStream:
             raise Unavailable(f"the stream cannot be read: {error}") from None
         finally:
             if self._connection.up:
-                await subscription.unsubscribe()
+                with suppress(NatsError):  # it is gone with its connection
+                    await subscription.unsubscribe()
         return messages
 
     async def _read_one(self, first: int) -> list[Received]:
@@ -251,6 +264,13 @@ def _headers(message: Mapping[str, str]) -> dict[str, str]:
     lines = base64.b64decode(message.get("hdrs", "")).decode(errors="replace").splitlines()
     pairs = (line.partition(":") for line in lines[1:] if ":" in line)
     return {name: value.strip() for name, _, value in pairs}
+
+
+def _room(client: Client, headers: Mapping[str, str]) -> int:
+    """Return how many bytes fit beside headers: over its limit the server ends the connection."""
+    said = sum(len(name) + len(value) + len(": \r\n") for name, value in headers.items())
+    limit: int = client.max_payload
+    return max(0, limit - said - _HEADER_FRAME_BYTES)
 
 
 def _from_direct(message: Msg, headers: dict[str, str], stream: str) -> Received:

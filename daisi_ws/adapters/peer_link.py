@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import Context
 from typing import Final
 
 import grpc.aio
@@ -80,9 +81,12 @@ class PeerLink:
 
     def start(self) -> None:
         """Wake the session, or begin one, if there is something to say."""
+        if self._task is None:
+            if not self.wanted or self._disposed:
+                return
+            # Whoever happens to be the first to push does not lend it a request ID.
+            self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
         self._wake.set()
-        if self._task is None and self.wanted and not self._disposed:
-            self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def barrier(self, interests: Sequence[str], timeout: float) -> BarrierReply:
         """Ask for a barrier, together with whoever else asks in this turn of the loop.

@@ -7,19 +7,41 @@ import secrets
 from collections.abc import Callable, Sequence
 
 import msgspec
+import structlog
 
 from daisi_ws.adapters import redis_keys
 from daisi_ws.adapters.redis_link import RedisLink, Script
 from daisi_ws.app.ports import PodRecord, ReaderRecord
+from daisi_ws.domain.errors import Unavailable
+from daisi_ws.log import limited
 
 _pod = msgspec.json.Decoder(PodRecord)
 _reader = msgspec.json.Decoder(ReaderRecord)
 _encode = msgspec.json.Encoder().encode
 
+log = structlog.get_logger(__name__)
+
 
 def decode_reader(record: bytes | None) -> ReaderRecord | None:
-    """Decode the reader's record as read from Redis."""
-    return None if record is None else _reader.decode(record)
+    """Decode the reader's record as read from Redis.
+
+    :raises Unavailable: it is no such record: whoever reads cannot be told.
+    """
+    try:
+        return None if record is None else _reader.decode(record)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Unavailable(f"the reader's record is none: {error}") from None
+
+
+def _decode_pod(record: bytes | None) -> PodRecord | None:
+    """Decode a pod's record; one that is none is as good as no lease."""
+    if record is None:
+        return None
+    try:
+        return _pod.decode(record)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        limited(log, "pod record ignored", record=repr(record[:200]), problem=str(error))
+        return None
 
 
 class PodsRedis:
@@ -63,12 +85,11 @@ class PodsRedis:
         gone = [pod_id for pod_id, record in zip(ids, found, strict=True) if record is None]
         if gone:
             await self._link.call("SREM", redis_keys.PODS, *gone)
-        return [_pod.decode(record) for record in found if record is not None]
+        return [pod for record in found if (pod := _decode_pod(record)) is not None]
 
     async def get(self, pod_id: str) -> PodRecord | None:
         """See :meth:`Pods.get`."""
-        record = await self._link.call("GET", redis_keys.pod(pod_id))
-        return None if record is None else _pod.decode(record)
+        return _decode_pod(await self._link.call("GET", redis_keys.pod(pod_id)))
 
     async def remove(self, pod_id: str) -> None:
         """See :meth:`Pods.remove`."""

@@ -238,8 +238,7 @@ class RedisLink:
         self.down_since = None
         self._logged = ""
         log.info("redis connected")
-        for callback in self._on_up:
-            callback()
+        _tell(self._on_up)
 
     async def _pushed(self, message: list[Any]) -> object:
         kind = message[0].decode() if isinstance(message[0], bytes) else str(message[0])
@@ -282,8 +281,7 @@ class RedisLink:
             self._logged = problem
             log.warning("redis away", problem=problem)
         if was_up:
-            for callback in self._on_down:
-                callback()
+            _tell(self._on_down)
 
     def _disconnect(self, problem: str) -> None:
         connection, self._connection = self._connection, None
@@ -298,6 +296,15 @@ class RedisLink:
             connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001
         for future, _ in waiting:
             _fail(future, Unavailable(f"Redis is away: {problem}"))
+
+
+def _tell(callbacks: list[Callable[[], None]]) -> None:
+    """Call all: one that raised would end the task that connects again."""
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:
+            log.exception("change of the redis connection not handled")
 
 
 def _fail(future: asyncio.Future[Reply], error: Exception) -> None:

@@ -10,13 +10,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import structlog
+
 from daisi_ws.adapters import redis_keys
 from daisi_ws.adapters.pods_redis import decode_reader
 from daisi_ws.adapters.redis_link import RedisLink, Script
 from daisi_ws.app.ports import ReaderRecord
 from daisi_ws.domain.subjects import interest_of, route_key
+from daisi_ws.log import limited
 
 _CHUNK: Final = 200
+
+log = structlog.get_logger(__name__)
 
 
 class RoutesRedis:
@@ -43,14 +48,15 @@ class RoutesRedis:
         self._forget = Script.load("forget_pod")
         self._renew = Script.load("renew_routes")
         self._invalidated: list[Callable[[Sequence[str] | None], None]] = []
-        link.on_connect(_track)
+        self._tracked = False
+        link.on_connect(self._track)
         link.on_push("invalidate", self._on_push)
         link.on_down(lambda: self._tell(None))
 
     @property
     def tracking(self) -> bool:
         """See :attr:`Routes.tracking`."""
-        return self._link.up
+        return self._tracked and self._link.up
 
     def on_invalidated(self, callback: Callable[[Sequence[str] | None], None]) -> None:
         """See :meth:`Routes.on_invalidated`."""
@@ -109,6 +115,20 @@ class RoutesRedis:
         keys = (route_key(interest), redis_keys.pod(pod_id))
         await self._link.run(self._forget, keys, (pod_id,))
 
+    def _track(self, link: RedisLink) -> None:
+        self._tracked = False
+        # OPTIN: only what is read to be cached is tracked, not every lock and token that is looked
+        # at.
+        link.send("CLIENT", "TRACKING", "ON", "OPTIN").add_done_callback(self._look)
+
+    def _look(self, tracked: asyncio.Future[Any]) -> None:
+        if tracked.cancelled():
+            return
+        error = tracked.exception()
+        self._tracked = error is None
+        if error is not None:
+            limited(log, "routes are not cached, every pod gets every event", problem=str(error))
+
     def _on_push(self, message: list[Any]) -> None:
         keys = message[1]
         if keys is None:
@@ -122,11 +142,6 @@ class RoutesRedis:
     def _tell(self, interests: Sequence[str] | None) -> None:
         for callback in self._invalidated:
             callback(interests)
-
-
-def _track(link: RedisLink) -> None:
-    # OPTIN: only what is read to be cached is tracked, not every lock and token that is looked at.
-    link.send("CLIENT", "TRACKING", "ON", "OPTIN").add_done_callback(_consume)
 
 
 def _consume(future: asyncio.Future[Any]) -> None:

@@ -13,10 +13,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from daisi_ws.app.connection import Connection
+import structlog
+
+from daisi_ws.app.connection import Connection, State
+from daisi_ws.app.doubles import Doubles
 from daisi_ws.app.hub import Hub
 from daisi_ws.app.ports import Position
 from daisi_ws.domain import subjects
+from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.outbox import UNSEQUENCED
 from daisi_ws.domain.packets import Item
 from daisi_ws.domain.streams import Point, is_older
 from daisi_ws.domain.subjects import Address
@@ -29,6 +34,8 @@ PAUSE_SECONDS: Final = 1.0
 """A loop that stood still longer than this may have lost its sessions without knowing."""
 
 _RECENT: Final = 100_000
+
+log = structlog.get_logger(__name__)
 
 
 class Delivery:
@@ -54,6 +61,7 @@ class Delivery:
         self._scheduled = False
         self._freed = False
         self._recent: OrderedDict[int, None] = OrderedDict()
+        self._doubles = Doubles(clock)
         self._on_accepted: list[Callable[[], None]] = []
         self._open = asyncio.Event()
         self._open.set()
@@ -134,7 +142,7 @@ class Delivery:
             return STALE
         self.epoch = epoch
         for item in items:
-            if self._is_new(item.seq, epoch):
+            if self._is_new(item.seq, epoch) and self._doubles.is_first(item.text):
                 self._deliver(item.seq, item.stored_ns, item.subject, item.text)
             else:
                 self._tally.duplicates += 1
@@ -145,9 +153,16 @@ class Delivery:
         """Tell whether anybody here wants an event."""
         return bool(self._hub.match(address))
 
-    def deliver_unsequenced(self, subject: str, text: bytes) -> int:
-        """Deliver an event that has no sequence (pushed by an older pod); return to how many."""
-        return self._deliver(-1, self._wall_ns(), subject, text)
+    def deliver_unsequenced(self, event_id: str, subject: str, text: bytes) -> int | None:
+        """Deliver an event that has no sequence: an older pod pushed it, and the reader hands it
+        on, too. Whichever comes first counts.
+
+        :return: to how many; None if it is known already.
+        """
+        self._doubles.expect()
+        if not self._doubles.first(event_id):
+            return None
+        return self._deliver(UNSEQUENCED, self._wall_ns(), subject, text)
 
     def accepted_upto(self) -> int:
         """Return the sequence up to which everything is accepted (policy `block` withholds)."""
@@ -200,9 +215,7 @@ class Delivery:
     def queue(self, connection: Connection) -> None:
         """Note that a connection has something to flush in this loop turn."""
         self._dirty.append(connection)
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self.flush)
+        self._schedule()
 
     def flush(self) -> None:
         """Write every outbox that got something: one write per socket."""
@@ -232,9 +245,19 @@ class Delivery:
             self._hub.behind.discard(connection)
             self._tell_accepted()
 
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
     def _flush_one(self, connection: Connection, now: float) -> None:
-        connection.flush(now)
-        if connection.behind_since is not None:
+        try:
+            connection.flush(now)
+        except Exception:  # the others still get theirs
+            log.exception("outbox not written", request_id=connection.request_id)
+            connection.close(CloseReason.INTERNAL_ERROR)
+        # One that has left since it was queued would stay here, and withhold what waits for it.
+        if connection.behind_since is not None and connection.state is State.OPEN:
             self._hub.behind.add(connection)
 
     def _observe(self) -> None:
@@ -252,6 +275,9 @@ class Delivery:
     def trust(self, now: float) -> None:
         """Say that the loop turns and the sessions are known to be ours; several times a second."""
         self._trusted_at = now
+        if self._dirty:
+            # A pause too short to be noticed by its tick may have kept a flush from writing.
+            self._schedule()
 
     def hold(self) -> None:
         """Write nothing until :meth:`release`: the sessions may be somebody else's by now."""

@@ -64,9 +64,11 @@ class Interests:
         self._route_ttl = route_ttl
         self._clock = clock
         self._asked_at: dict[str, float] = {}
+        self._since: dict[str, Point] = {}
         self._adding: dict[str, asyncio.Future[Point]] = {}
         self._new: list[str] = []
-        self._removing: set[str] = set()
+        self._removing: dict[str, bool] = {}
+        """What is to be deregistered, and whether it is surely registered until then."""
         self._unserved_until: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
@@ -80,12 +82,11 @@ class Interests:
         self._hub.add(connection, interest)
         adding = self._adding.get(interest)
         if adding is None:
-            if interest in self._removing:
-                self._removing.discard(interest)
+            if self._removing.pop(interest, False):
                 self._asked_at[interest] = self._clock()
             if interest in self._asked_at:
                 self._asked_at[interest] = self._clock()
-                return self._delivery.point
+                return self._complete_after(interest)
             adding = self._adding[interest] = asyncio.get_running_loop().create_future()
             self._new.append(interest)
             self._schedule()
@@ -96,7 +97,7 @@ class Interests:
         gone = [i for i in interests if i in self._asked_at and not self._hub.wanted(i)]
         for interest in gone:
             del self._asked_at[interest]
-            self._removing.add(interest)
+            self._removing[interest] = True
         if gone:
             self._schedule()
 
@@ -110,7 +111,7 @@ class Interests:
         if len(self._unserved_until) > _REMEMBERED:
             self._unserved_until.clear()
         self._unserved_until[interest] = now + _UNSERVED_SECONDS
-        self._removing.add(interest)
+        self._removing.setdefault(interest, False)
         self._schedule()
 
     async def renew(self) -> None:
@@ -146,6 +147,18 @@ class Interests:
         except Unavailable as problem:
             log.warning("routes not handed back, they expire", problem=str(problem))
 
+    def _complete_after(self, interest: str) -> Point:
+        """Return from where a registered interest is complete.
+
+        What it was complete after when it was registered may be more than has come by now.
+        """
+        point = self._delivery.point
+        since = self._since.get(interest)
+        if since is None or since.seq_in(point.stream) <= point.seq:
+            self._since.pop(interest, None)
+            return point
+        return since
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -154,7 +167,9 @@ class Interests:
     def _start(self) -> None:
         self._scheduled = False
         added, self._new = self._new, []
-        removed, self._removing = sorted(self._removing), set()
+        removed, self._removing = sorted(self._removing), {}
+        for interest in removed:
+            self._since.pop(interest, None)
         task = asyncio.create_task(self._register(added, removed), name="register routes")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -172,6 +187,9 @@ class Interests:
             self._fail(added, SubscriptionFailure("not subscribed", details=problem))
         except (Unavailable, SubscriptionFailure) as error:
             self._fail(added, error)
+        except Exception as error:  # who waits for this must not wait for ever
+            log.exception("routes not registered")
+            self._fail(added, SubscriptionFailure("not subscribed", details=repr(error)))
         else:
             self._succeed(added, position)
 
@@ -179,6 +197,7 @@ class Interests:
         now = self._clock()
         for interest in added:
             self._asked_at[interest] = now
+            self._since[interest] = position
             self._adding.pop(interest).set_result(position)
         self.unwanted(added)
 
@@ -211,7 +230,8 @@ class Interests:
                 # push was read without them.
                 self._delivery.fence(asked.epoch + 1)
                 break
-        return self._delivery.point
+        unread_after = await self._ingest.unread_after()
+        return Point(self._delivery.stream, max(unread_after, self._delivery.mark))
 
     async def _ask(self, reader: ReaderRecord, interests: list[str]) -> Position | None:
         """Tell the reader; None if it answers that it is not (any more).
@@ -219,12 +239,12 @@ class Interests:
         :raises Unavailable: no answer.
         """
         if reader.pod_id == self._pod_id:
-            return self._ingest.barrier(interests)
+            return await self._ingest.barrier(interests)
         return await self._peers.barrier(reader.pod_id, interests, _ONE_ANSWER_SECONDS)
 
     async def _tell(self, pod_id: str, interests: list[str]) -> None:
         if pod_id == self._pod_id:
-            self._ingest.barrier(interests)
+            await self._ingest.barrier(interests)
             return
         while True:
             try:
@@ -232,5 +252,6 @@ class Interests:
             except Unavailable:
                 if not (await self._pods.leases([pod_id]))[0]:
                     return
+                await asyncio.sleep(_ASK_AGAIN_SECONDS)
             else:
                 return

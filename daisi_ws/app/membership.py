@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Final
 
 import msgspec
@@ -87,6 +88,7 @@ class Membership:
         self._doubts = 0
         self._doubted = True
         self._steady_since = clock()
+        self._away_at = -inf
         self._registered = False
         self._wake = asyncio.Event()
         self.known: dict[str, PodRecord] = {}
@@ -108,7 +110,7 @@ class Membership:
             try:
                 await self._tick()
             except Unavailable:
-                self._steady_since = self._clock()
+                self._steady_since = self._away_at = self._clock()
                 self.look_around()
             pause = min(self._refresh(), 0.5) if self._peers.pending() else self._refresh()
             try:
@@ -119,6 +121,13 @@ class Membership:
     def wake(self) -> None:
         """Refresh now: Redis is back, or this pod stood still."""
         self._wake.set()
+
+    async def survey(self) -> None:
+        """Look who else is there, now.
+
+        :raises Unavailable: Redis is away.
+        """
+        await self._see_others(self._record().pod_id)
 
     async def leave(self) -> None:
         """End the lease."""
@@ -185,24 +194,31 @@ class Membership:
 
     async def _see_others(self, own: str) -> None:
         seen = {r.pod_id: r for r in await self._pods.records() if r.pod_id != own}
-        for pod_id in self.known.keys() - seen.keys():
-            if self._steady():
-                del self.known[pod_id]
+        absent = self.known.keys() | self._peers.pending()
+        gone = [pod_id for pod_id in absent - seen.keys() if self._is_gone(pod_id)]
+        for pod_id in gone:
+            self.known.pop(pod_id, None)
         self.known.update(seen)
-        for pod_id in self._peers.pending():
-            if pod_id not in self.known and self._steady():
-                await self._bury(pod_id)
+        for pod_id in gone:
+            await self._bury(pod_id)
         self.look_around()
 
-    def _steady(self) -> bool:
-        """Tell whether Redis has been there long enough for every living pod to have a lease."""
-        return self._clock() - self._steady_since > self._lease()
+    def _is_gone(self, pod_id: str) -> bool:
+        """Tell whether a pod without lease is gone, and not only slower to register (again).
+
+        One that had a lease in the present data has given it up, or let it end, unless that was
+        while Redis was away.
+        """
+        record = self.known.get(pod_id)
+        registered = record is not None and record.incarnation == self._incarnation
+        since = self._away_at if registered else self._steady_since
+        return self._clock() - since > self._lease()
 
     async def _bury(self, pod_id: str) -> None:
         log.warning("pod is gone", pod=pod_id)
         self._peers.drop(pod_id)
-        for interest in self._router.forget_pod(pod_id):
-            await self._routes.forget_pod(interest, pod_id)
+        named = self._router.forget_pod(pod_id)
+        await asyncio.gather(*(self._routes.forget_pod(interest, pod_id) for interest in named))
 
     # -- coming back ------------------------------------------------------------------------------
 

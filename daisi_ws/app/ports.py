@@ -344,6 +344,9 @@ class Stream(Protocol):
     async def ack_floor(self) -> int:
         """Return the sequence up to which everything is acknowledged."""
 
+    async def outstanding(self) -> tuple[int, int]:
+        """Return after which sequence, and up to which, messages may be unacknowledged."""
+
     async def read(self, after: int, upto: int) -> list[Received]:
         """Read a range of the stream itself, `after` excluded; without acknowledgement."""
 

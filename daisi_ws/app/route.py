@@ -9,6 +9,7 @@ import structlog
 
 from daisi_ws.app.ports import Routes
 from daisi_ws.domain.errors import Unavailable
+from daisi_ws.domain.ids import is_own_pod
 from daisi_ws.domain.subjects import Address
 from daisi_ws.metrics import Tally
 
@@ -54,9 +55,9 @@ class Router:
         """Note pods that serve something, known to live or not; tell whether one was new.
 
         Until it is known, or forgotten, a new one counts as living and unsettled: should Redis
-        go away just now, it must not be missed.
+        go away just now, it must not be missed. Older pods are not ours to keep account of.
         """
-        new = frozenset(pods) - self._everyone - {self._pod_id}
+        new = frozenset(filter(is_own_pod, pods)) - self._everyone - {self._pod_id}
         if new:
             self._met |= new
             self._everyone |= new

@@ -38,7 +38,7 @@ class App(Section, frozen=True, kw_only=True):
             1.5,
             60,
         ),
-    ] = 2
+    ] = 1.5
     admin_session_policy: Annotated[
         Literal["reject", "replace"],
         Key(

@@ -10,6 +10,10 @@ from daisi_ws.domain.wire import text_frame
 Policy = Literal["drop_oldest", "block"]
 
 NOTHING: Final = -1
+"""In place of a sequence: no event, but a message that is never dropped."""
+
+UNSEQUENCED: Final = -2
+"""In place of a sequence: an event that has none, because an older pod pushed it."""
 
 
 class Outbox:
@@ -18,7 +22,8 @@ class Outbox:
     :param max_count: how many frames may wait.
     :param max_bytes: how many bytes may wait.
     :param policy: `drop_oldest` forgets the oldest and tells the client before the next event;
-        `block` keeps everything and withholds the acceptance of what is over the limit.
+        `block` keeps everything and withholds the acceptance of what is over the limit; an event
+        without sequence has been accepted already, it is dropped.
     """
 
     __slots__ = (
@@ -49,13 +54,19 @@ class Outbox:
     def put(self, seq: int, frame: bytes) -> int:
         """Add a frame; return how many were dropped for it.
 
-        :param seq: its event's stream sequence, :data:`NOTHING` for other messages.
+        :param seq: its event's stream sequence, or :data:`UNSEQUENCED`; :data:`NOTHING` for other
+            messages.
         """
         self._frames.append((seq, frame))
         self.size += len(frame)
-        if not self.full or self.policy == "block":
+        if not self.full:
             return 0
-        return self._drop()
+        if self.policy == "drop_oldest":
+            return self._drop()
+        if seq != UNSEQUENCED:
+            return 0
+        self._drop_at(-1)
+        return 1
 
     @property
     def full(self) -> bool:
@@ -76,7 +87,7 @@ class Outbox:
         size = 0
         for count, (seq, frame) in enumerate(self._frames, 1):
             size += len(frame)
-            if (count > self.max_count or size > self.max_bytes) and seq != NOTHING:
+            if (count > self.max_count or size > self.max_bytes) and seq >= 0:
                 return seq
         return None
 
@@ -86,7 +97,7 @@ class Outbox:
         if self._dropped:
             notice = events_dropped(self._first, self._last, self._dropped)
             frames.insert(0, text_frame(notice))
-            self._dropped = 0
+            self._dropped = self._first = self._last = 0
         self._frames.clear()
         self.size = 0
         return frames[0] if len(frames) == 1 else b"".join(frames)
@@ -95,8 +106,8 @@ class Outbox:
         """Forget the events at or before `seq`: a joining connection is complete from there."""
         self._frames = [entry for entry in self._frames if not 0 <= entry[0] <= seq]
         self.size = sum(len(frame) for _, frame in self._frames)
-        if self._dropped and self._last <= seq:
-            self._dropped = 0
+        if self._dropped and 0 < self._last <= seq:
+            self._dropped = self._first = self._last = 0
 
     def _drop(self) -> int:
         dropped = 0
@@ -104,12 +115,14 @@ class Outbox:
             oldest = next((i for i, (seq, _) in enumerate(self._frames) if seq != NOTHING), None)
             if oldest is None:
                 break
-            seq, frame = self._frames[oldest]
-            del self._frames[oldest]
-            self.size -= len(frame)
-            if not self._dropped:
-                self._first = seq
-            self._last = seq
-            self._dropped += 1
+            self._drop_at(oldest)
             dropped += 1
         return dropped
+
+    def _drop_at(self, index: int) -> None:
+        seq, frame = self._frames.pop(index)
+        self.size -= len(frame)
+        self._dropped += 1
+        if seq != UNSEQUENCED:
+            self._first = self._first or seq
+            self._last = seq

@@ -136,6 +136,7 @@ class Parts:
             peers=self.peers,
             pods=self.pods,
             metrics=self.metrics,
+            survey=self._survey,
             wall=time.time,
             legacy=self._push_legacy if self._config.app.forward_to_legacy_pods else None,
         )
@@ -242,7 +243,6 @@ class Parts:
             barrier=self._barrier,
             displace=self.sessions.displace,
             unserved=self.interests.unserved,
-            clock=time.monotonic,
         )
         self.grpc = GrpcServer(self.inbound, ServerSettings.from_config(self._config), self.metrics)
         self.delivery.on_accepted(self.grpc.accepted_changed)
@@ -287,10 +287,10 @@ class Parts:
             p99_ms=figures.p99_ms,
         )
 
-    def _barrier(self, source: str, interests: Iterable[str]) -> Position | None:
+    async def _barrier(self, source: str, interests: Iterable[str]) -> Position | None:
         if self.router.meet([source]):
             self.membership.wake()
-        return self.ingest.barrier(interests)
+        return await self.ingest.barrier(interests)
 
     def _apply(self, config: Config) -> None:
         """Hand a reloaded configuration to who does not ask for it each time."""
@@ -298,6 +298,9 @@ class Parts:
 
     def _push_legacy(self, pod_id: str, item: Item) -> None:
         self.legacy.push(pod_id, item.subject, item.text, item.request_id)
+
+    async def _survey(self) -> None:
+        await self.membership.survey()
 
     async def _address_of(self, pod_id: str) -> str | None:
         return await self.membership.address_of(pod_id)

@@ -11,7 +11,7 @@ import structlog
 
 from daisi_ws.adapters.grpc_server import CannotListen
 from daisi_ws.adapters.grpc_tls import BadCertificate
-from daisi_ws.adapters.nats_consumer import ConsumerMismatch
+from daisi_ws.adapters.nats_binding import ConsumerMismatch
 from daisi_ws.adapters.nats_stream import StreamMissing
 from daisi_ws.app.drain import Drain
 from daisi_ws.app.ingest import Reading
@@ -225,7 +225,12 @@ class Pod:
         parts = self._parts
         await self._tasks.cancel("join")
         await parts.stream.resign()
-        await parts.ingest.finish()
+        try:
+            # The next reader reads again what is not acknowledged by then.
+            async with asyncio.timeout(self._live().app.grpc_client_forward_timeout_seconds):
+                await parts.ingest.finish()
+        except TimeoutError:
+            log.info("not everything was accepted", after=parts.ingest.position)
         parts.ingest.stop()
         try:
             await parts.pods.resign_reader(self._context.pod_id)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from daisi_ws import log
 from daisi_ws.adapters.grpc_server import GrpcServer, ServerSettings
 from daisi_ws.adapters.peer_context import PeerSettings
 from daisi_ws.adapters.peers_grpc import PeersGrpc
@@ -245,4 +246,5 @@ async def _serve(path: str, port: int) -> None:
 
 
 if __name__ == "__main__":
+    log.setup("info", "text")  # to standard error: nobody reads this process's output on
     asyncio.run(_serve(sys.argv[1], int(sys.argv[2])))

@@ -154,3 +154,30 @@ async def test_scripts_are_there_after_a_restart(fresh_redis: RedisServer) -> No
         async with linked(fresh_redis.url, timeout_ms=int(DEADLINE * 1000)) as other:
             await until(lambda: link.up, "the link is back")
             assert await other.call("SCRIPT", "EXISTS", *digests) == [1, 1, 1]
+
+
+async def test_a_value_of_any_bytes_can_be_replaced(
+    world: RedisWorld, redis: redis_asyncio.Redis
+) -> None:
+    """What no pod of ours would write is told back as it is, so that it can be taken over."""
+    await redis.set(KEY, b"\xff\xfe#\x00", ex=30)
+    held = await world.locks.acquire(KEY, A, TTL)
+    assert isinstance(held, Held)
+    assert isinstance(await world.locks.take(KEY, held.holder, A, TTL), Acquired)
+
+
+async def test_a_value_of_the_wrong_type_holds_nobody_up(
+    world: RedisWorld, redis: redis_asyncio.Redis
+) -> None:
+    """It is no lock: it is replaced, and the renewal of the others goes on."""
+    await redis.lpush(KEY, "x")
+    await redis.lpush(redis_keys.fence(KEY), "x")
+    assert isinstance(await world.locks.acquire(KEY, A, TTL), Acquired)
+    await redis.delete(KEY)
+    await redis.lpush(KEY, "x")
+    await world.locks.acquire(f"{KEY}-2", B, TTL)
+    assert await world.locks.renew([(KEY, A, TTL), (f"{KEY}-2", B, TTL)]) == [True, True]
+    await redis.delete(KEY)
+    await redis.lpush(KEY, "x")
+    await world.locks.release([(KEY, A), (f"{KEY}-2", B)])
+    assert await world.holder(f"{KEY}-2") is None

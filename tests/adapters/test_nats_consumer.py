@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from typing import Self
 
 import pytest
 from nats.aio.client import Client as NatsClient
 from nats.js.api import AckPolicy, ConsumerConfig
 
+from daisi_ws.adapters.nats_binding import ConsumerMismatch
 from daisi_ws.adapters.nats_connection import NatsConnection, NatsSettings
-from daisi_ws.adapters.nats_consumer import ConsumerMismatch, NatsConsumer
+from daisi_ws.adapters.nats_consumer import NatsConsumer
 from daisi_ws.adapters.nats_stream import JetStream
 from daisi_ws.app.ports import Received
 from daisi_ws.domain.consumer import ConsumerSettings, Mode
@@ -284,3 +286,123 @@ async def test_shared_mode_joins_a_push_group(start: Start, nats: NatsClient) ->
     for pod in pods:
         await pod.until(lambda: sum(len(p.seqs) for p in pods) == 40)
     assert sorted(pods[0].seqs + pods[1].seqs) == published
+
+
+async def test_a_push_consumer_that_is_deleted_is_noticed(start: Start, nats: NatsClient) -> None:
+    """Nothing tells of it: the pod asks when nothing has come for a while, and makes another."""
+    jetstream = nats.jetstream()
+    await (await start("shared")).consumer.resign()  # type: ignore[union-attr]
+    await jetstream.delete_consumer("wa_stream", "ws_fanout")
+    await jetstream.add_consumer(
+        "wa_stream",
+        ConsumerConfig(
+            durable_name="ws_fanout",
+            deliver_subject="push.here",
+            deliver_group="gateways",
+            ack_policy=AckPolicy.EXPLICIT,
+            filter_subject="websocket.>",
+        ),
+    )
+    handler = await start("shared")
+    await publish(nats)
+    await handler.until(lambda: len(handler.seqs) == 1)
+    await asyncio.sleep(1.0)  # a while in which nothing comes is what is tested here
+    await jetstream.delete_consumer("wa_stream", "ws_fanout")
+    await publish(nats)
+    await handler.until(lambda: len(set(handler.seqs)) == 2)
+
+
+class Cut:
+    """A TCP proxy before NATS; a connection that is cut is still open for the server.
+
+    What a client asks after it has subscribed again is held until `go` is set.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._host, _, self._port = url.removeprefix("nats://").rpartition(":")
+        self._clients: list[asyncio.StreamWriter] = []
+        self._servers: list[asyncio.StreamWriter] = []
+        self._losing: list[asyncio.Event] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.url = ""
+        self.subscribed = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in (*self._clients, *self._servers):
+            writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def lose(self) -> None:
+        """Lose what the server says to those who are connected now."""
+        for losing in self._losing:
+            losing.set()
+
+    def cut(self) -> None:
+        """End the clients' halves of all connections."""
+        for client in self._clients:
+            client.transport.abort()
+        self._clients.clear()
+
+    async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        from_server, server = await asyncio.open_connection(self._host, self._port)
+        losing = asyncio.Event()
+        again = bool(self._losing)
+        self._clients.append(client)
+        self._servers.append(server)
+        self._losing.append(losing)
+        for pump in (self._up(reader, server, again), self._down(from_server, client, losing)):
+            self._tasks.add(asyncio.create_task(pump))
+
+    async def _up(
+        self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, again: bool
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if again and (self.subscribed.is_set() or b"SUB " in data):
+                    before, ping, after = data.rpartition(b"PING\r\n")
+                    server.write(before if ping else data)
+                    self.subscribed.set()
+                    if ping:
+                        await self.go.wait()
+                        server.write(ping + after)
+                else:
+                    server.write(data)
+
+    async def _down(
+        self, server: asyncio.StreamReader, client: asyncio.StreamWriter, losing: asyncio.Event
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await server.read(65536):
+                if not losing.is_set():
+                    client.write(data)
+
+
+async def test_what_a_broken_connection_lost_is_not_passed_over(
+    start: Start, nats: NatsClient, nats_url: str
+) -> None:
+    """What was asked for is still sent after reconnecting: the reader begins anew before that."""
+    async with Cut(nats_url) as proxy:
+        handler = await start(url=proxy.url, timeout=30.0)
+        await publish(nats)
+        await handler.until(lambda: handler.seqs == [1])
+        proxy.lose()
+        await publish(nats, 5)
+        proxy.cut()
+        async with asyncio.timeout(5):
+            await proxy.subscribed.wait()
+        await publish(nats)
+        await handler.until(lambda: len(handler.seqs) == 2)
+        assert handler.seqs == [1, 7]
+        assert handler.unpinned == 1
+        proxy.go.set()

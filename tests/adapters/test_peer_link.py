@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from daisi_ws.adapters.peers_grpc import PeersGrpc
@@ -33,6 +35,15 @@ from tests.adapters.forwarding import (
     until,
     value,
 )
+
+
+@pytest.fixture(autouse=True)
+def _at_info() -> Iterator[None]:
+    """Log as in operation: without a line for each event."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture
@@ -463,3 +474,16 @@ class TestIdle:
             await until(
                 lambda: value(metrics, "grpc_pool_connections_closed_total", reason="idle") == 1
             )
+
+
+async def test_what_was_pushed_in_vain_keeps_nothing_back(
+    peers: PeersGrpc, inbound: Recorder
+) -> None:
+    """An event pushed by a reader that was refused is forgotten; the next reader's go out."""
+    peers.reading(EPOCH, STREAM)
+    peers._refused(EPOCH + 1)
+    peers.push(B, item(1))
+    peers.reading(EPOCH + 2, STREAM)
+    peers.push(B, item(2))
+    await until(lambda: empty(peers))
+    assert inbound.accepted == [2]

@@ -195,3 +195,22 @@ async def test_a_host_name_has_one_supervisor(pods: PodsRedis) -> None:
     assert await pods.claim_host("host", "s2@m#2") == "s1@m#1"
     await pods.release_host("host", "s1@m#1")
     assert await pods.claim_host("host", "s2@m#2") is None
+
+
+async def test_without_tracking_nothing_may_be_cached(redis: Redis, redis_url: str) -> None:
+    """A Redis user who may not track: that is said, instead of going by what is out of date."""
+    await redis.execute_command(  # type: ignore[no-untyped-call]
+        "ACL", "SETUSER", "weak", "on", ">secret", "~*", "&*", "+@all", "-client|tracking"
+    )
+    config = testing_config(
+        redis__address=redis_url, redis__username="weak", redis__password="secret"
+    )
+    link = RedisLink(connection_factory(config.redis), 1.0)
+    try:
+        routes = RoutesRedis(link, "host-0-1", "wa_stream", lambda: 300.0, shared=False)
+        link.start()
+        await link.wait_up()
+        assert not routes.tracking
+    finally:
+        await link.aclose()
+        await redis.execute_command(  # type: ignore[no-untyped-call]"ACL", "DELUSER", "weak")

@@ -251,3 +251,48 @@ async def test_pushes_wait_while_held(at: Setting) -> None:
     assert not at.delivery.is_open
     at.delivery.shut(False)
     assert at.delivery.is_open
+
+
+async def test_one_that_left_while_it_was_behind_withholds_nothing() -> None:
+    """It leaves in the turn in which another event came for it: acceptance goes on."""
+    at = Setting(max_count=1, policy="block")
+    at.sink.waiting = BACKLOG_BYTES + 1
+    at.accept(1)
+    assert at.accept(2, 3) == 1
+    at.delivery.accept(1, STREAM, 4, [item(4)])
+    at.made.connection.close(CloseReason.TOO_SLOW)
+    at.delivery.forget(at.made.connection)
+    at.hub.leave(at.made.connection)
+    at.delivery.flush()
+    assert not at.hub.behind
+    assert at.delivery.accepted_upto() == 4
+
+
+async def test_what_a_short_pause_kept_back_is_written_at_the_next_tick(at: Setting) -> None:
+    """The loop stood still for a moment: a flush wrote nothing, and no other event comes."""
+    at.now += PAUSE_SECONDS + 0.05
+    at.accept(1)
+    assert at.got() == []
+    at.delivery.trust(at.now)
+    await asyncio.sleep(0)
+    assert at.got() == [1]
+
+
+async def test_a_socket_that_fails_costs_the_others_nothing(
+    at: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a write to one socket raises, that connection ends and the rest is written."""
+    broken = Made("broken")
+    broken.connection._queue = at.delivery.queue
+    at.hub.add(broken.connection, MINE)
+    at.hub.add(at.made.connection, MINE)
+    broken.open()
+    monkeypatch.setattr(broken.sink, "backlog", lambda: 1 // 0)
+    other = Made("other")
+    other.connection._queue = at.delivery.queue
+    at.hub.add(other.connection, MINE)
+    other.open()
+    at.accept(1)
+    assert at.got() == [1]
+    assert [message["seq"] for message in other.sink.messages()] == [1]
+    assert broken.sink.closed == [CloseReason.INTERNAL_ERROR]

@@ -77,3 +77,17 @@ async def test_a_route_nobody_here_needs_is_given_up(
         await push(only, 5, "e")
         await until(lambda: not only.parts.interests._removing)
         assert await link.call("SMEMBERS", "route:acme:bot:chats") == []
+
+
+async def test_what_was_delivered_before_the_first_push_is_known(
+    redis_url: str, nats_url: str
+) -> None:
+    """The very first event that an older pod pushes may have come from the reader already."""
+    async with pod(redis_url, nats_url) as only:
+        tab = await only.user("ann")
+        await push(only, 11, "e1")
+        assert only.parts.inbound.push_event(SUBJECT, "e1", payload("e1"), "old") == (
+            "known already"
+        )
+        only.parts.delivery.flush()
+        assert tab.seqs() == [11]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
+import pytest
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
 from daisi_ws.app.ingest import Reading
-from tests.app.pods import InProcessPod, publish, roles, until
+from daisi_ws.domain.subjects import Address
+from tests.app.pods import InProcessPod, pod, publish, roles, until
 
 
 async def test_both_pods_deliver_what_one_reads(pods: list[InProcessPod], nats: NatsClient) -> None:
@@ -93,3 +96,107 @@ async def test_a_reader_that_was_steps_down(
     records = [p.parts.ingest.record for p in pods if p.parts.ingest.record is not None]
     assert len(records) == 1
     assert records[0].epoch > record.epoch + 1_000_000
+
+
+async def test_what_the_last_reader_was_given_precedes_what_is_new(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """One message of it comes again and pins the next reader: the rest is not waited for."""
+    reader, other = await roles(pods, nats)
+    tab = await other.user("bob")
+    reader.parts.ingest.hold(True)
+    left = [await publish(nats) for _ in range(5)]
+    await until(lambda: reader.parts.ingest.received >= 6)
+    await reader.parts.stream.resign()
+    reader.parts.ingest.stop()
+    again = (await other.parts.stream.read(left[0] - 1, left[0]))[0]
+    other.parts.ingest.on_pinned(other.parts.jetstream.identity)
+    other.parts.ingest.on_received(again)
+    await until(lambda: tab.seqs() == left)
+
+
+async def test_a_reader_refused_while_it_reads_routes_reads_again(
+    redis_url: str, nats_url: str, nats: NatsClient
+) -> None:
+    """It steps down in the turn in which it asked for a route; as the next reader it goes on."""
+    async with pod(redis_url, nats_url) as only:
+        tab = await only.user("ann")
+        first = await publish(nats)
+        await until(lambda: tab.seqs() == [first])
+        ingest = only.parts.ingest
+        ingest.hold(True)
+        known, unknown = await publish(nats), await publish(nats, agent="acme.unknown")
+        await until(lambda: ingest.received >= 3)
+        assert unknown > known
+        only.parts.delivery.fence(only.parts.delivery.epoch + 1)
+        ingest.hold(False)
+        await until(lambda: ingest.state is not Reading.READER)
+        last = await publish(nats)
+        await until(lambda: tab.seqs() == [first, known, last])
+
+
+async def test_an_event_that_cannot_be_handed_on_stops_nothing(
+    pods: list[InProcessPod], nats: NatsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is wrong with it, it is put aside, and those around it are delivered."""
+    reader, _ = await roles(pods, nats)
+    tab, count = await reader.user("ann"), reader.parts.ingest._events._count
+
+    def fail(address: Address) -> None:
+        if address.agent_id == "odd":
+            raise KeyError(address)
+        count(address)
+
+    monkeypatch.setattr(reader.parts.ingest._events, "_count", fail)
+    reader.parts.ingest.hold(True)
+    before, odd = await publish(nats), await publish(nats, agent="acme.odd")
+    after = await publish(nats)
+    await until(lambda: reader.parts.ingest.received >= 4)
+    reader.parts.ingest.hold(False)
+    await until(lambda: tab.seqs() == [before, after])
+    async with asyncio.timeout(5):
+        while await reader.parts.stream.ack_floor() < after:
+            await asyncio.sleep(0.01)
+    letter = await nats.jetstream().get_msg("wa_stream_dead_letters", 1)
+    assert letter.headers is not None
+    assert letter.headers["Daisi-Seq"] == str(odd)
+
+
+async def test_a_takeover_that_fails_is_tried_again(
+    pods: list[InProcessPod], nats: NatsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pinned pod keeps everybody else from reading: it does not give up."""
+    tab = await pods[0].user("ann")
+    failures = iter([KeyError("one"), ValueError("two")])
+    for each in pods:
+        stream = each.parts.stream
+
+        async def outstanding(
+            really: Callable[[], Awaitable[tuple[int, int]]] = stream.outstanding,
+        ) -> tuple[int, int]:
+            for failure in failures:
+                raise failure
+            return await really()
+
+        monkeypatch.setattr(stream, "outstanding", outstanding)
+    seq = await publish(nats)
+    await until(lambda: tab.seqs() == [seq])
+
+
+async def test_the_largest_message_is_put_aside(pods: list[InProcessPod], nats: NatsClient) -> None:
+    """With its reason beside it it would be over the server's limit: it is cut to fit."""
+    tab = await pods[0].user("ann")
+    largest = b"x" * nats.max_payload
+    await nats.jetstream().publish("websocket.acme.bot.chats", largest)
+    seq = await publish(nats)
+    await until(lambda: tab.seqs() == [seq])
+    async with asyncio.timeout(5):
+        while (await nats.jetstream().consumer_info("wa_stream", "ws_fanout")).num_ack_pending:
+            await asyncio.sleep(0.01)
+    letter = await nats.jetstream().get_msg("wa_stream_dead_letters", 1)
+    assert letter.headers is not None
+    assert letter.headers["Daisi-Reason"] == "bad_json"
+    assert letter.headers["Daisi-Size"] == str(len(largest))
+    assert letter.data is not None
+    assert largest.startswith(letter.data)
+    assert len(letter.data) > len(largest) / 2

@@ -9,6 +9,7 @@ from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
 from daisi_ws.domain.errors import InternalServerError, SubscriptionFailure
+from daisi_ws.domain.subjects import chats
 from daisi_ws.embedded import RedisServer
 from tests.app.pods import InProcessPod, pod, publish, roles, until
 
@@ -114,3 +115,49 @@ async def test_without_redis_nobody_is_admitted(fresh_redis: RedisServer, nats_u
         fresh_redis.start()
         await until(lambda: only.parts.link.up)
         await only.user("ann")
+
+
+async def test_what_is_being_given_back_is_registered_again(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis
+) -> None:
+    """An event came that nobody here wants, and in the same turn somebody does want it."""
+    _, other = await roles(pods, nats)
+    other.parts.interests.unserved(chats("acme", "bot"))
+    tab = await other.user("bob")
+    assert await redis.smembers(CHATS_KEY) == {other.pod_id.encode()}
+    seq = await publish(nats)
+    await until(lambda: tab.seqs() == [seq])
+
+
+async def test_whatever_goes_wrong_nobody_waits_for_ever(
+    pods: list[InProcessPod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody expects to be raised is a refusal, too, and the next one may succeed."""
+
+    async def fail(*_: object) -> None:
+        raise KeyError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(pods[0].parts.routes, "add", fail)
+        for _ in range(2):
+            async with asyncio.timeout(1):
+                with pytest.raises(SubscriptionFailure):
+                    await pods[0].user("ann")
+    await pods[0].user("ann")
+
+
+async def test_a_record_that_is_none_harms_nobody(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis
+) -> None:
+    """Somebody wrote something else among the pods' records: it counts as no pod."""
+    await redis.set("pod:odd-0-1", b"{}")
+    await redis.sadd("pods", "odd-0-1")
+    tab = await pods[1].user("bob")
+    for one in pods:
+        one.parts.membership.wake()
+    seq = await publish(nats)
+    await until(lambda: tab.seqs() == [seq])
+    assert await pods[0].parts.pods.get("odd-0-1") is None
+    assert {record.pod_id for record in await pods[0].parts.pods.records()} == {
+        one.pod_id for one in pods
+    }

@@ -77,7 +77,7 @@ def problems(**values: object) -> list[Problem]:
         (
             {"app__session_lock_retry_delay_ms": 2500},
             "app.session_lock_retry_delay_ms",
-            "less than 2000 ms, or app.session_takeover_seconds more than 2.5 s",
+            "less than 1500 ms, or app.session_takeover_seconds more than 2.5 s",
         ),
         (
             {"nats__max_outstanding": 5001},

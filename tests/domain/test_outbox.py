@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daisi_ws.domain.outbox import NOTHING, Outbox
+from daisi_ws.domain.outbox import NOTHING, UNSEQUENCED, Outbox
 from daisi_ws.domain.wire import text_frame
 
 
@@ -74,6 +74,30 @@ def test_messages_that_are_no_events_are_never_dropped_and_save_nothing() -> Non
     assert dropped == 99
     assert len(outbox) == 3
     assert gap(1, 99, 99, outbox.take()) == b"first;" + frame(100) + b"last;"
+
+
+def test_events_without_sequence_are_dropped_as_others_are() -> None:
+    """They count, but name no sequence; the notice tells those of the others."""
+    outbox = Outbox(2, 1000, "drop_oldest")
+    for seq in (UNSEQUENCED, 4, UNSEQUENCED, UNSEQUENCED, 7):
+        outbox.put(seq, frame(seq))
+    assert gap(4, 4, 3, outbox.take()) == frame(UNSEQUENCED) + frame(7)
+    for _ in range(3):
+        outbox.put(UNSEQUENCED, frame(0))
+    outbox.discard_upto(10)
+    assert gap(0, 0, 1, outbox.take()) == frame(0) + frame(0)
+
+
+def test_blocking_drops_what_nobody_waits_for() -> None:
+    """An event without sequence was accepted when it came: over the limit it is dropped, and it
+    withholds nothing."""
+    outbox = Outbox(1, 1000, "block")
+    assert outbox.put(UNSEQUENCED, frame(1)) == 0
+    assert outbox.put(UNSEQUENCED, frame(2)) == 1
+    assert outbox.held_from() is None
+    assert outbox.put(3, frame(3)) == 0
+    assert outbox.held_from() == 3
+    assert gap(0, 0, 1, outbox.take()) == frame(1) + frame(3)
 
 
 def test_blocking_keeps_everything_and_withholds_what_is_over_the_limit() -> None:

@@ -175,6 +175,12 @@ class Watcher:
         own = [events for events in groups.values() if self.wants(events[0])]
         return sum((self._judge(period, own) for period in self.periods), Verdict())
 
+    def missing(self, published: Iterable[Published]) -> list[tuple[int, list[int]]]:
+        """Return for each connection after which sequence what is missing, for a message."""
+        own = [events for events in _grouped(published).values() if self.wants(events[0])]
+        found = ((period.after, sorted(self._must(period, own)[0] - set(period.seqs))) for period in self.periods)
+        return [(after, seqs) for after, seqs in found if seqs]
+
     def delays(self, published: Iterable[Published], since: float, until: float) -> list[float]:
         """Return how long each event offered in that time took to get here, in seconds."""
         offered = {event.seq: event.at for event in published if since <= event.at <= until}
@@ -187,6 +193,12 @@ class Watcher:
 
     def _judge(self, period: Period, own: list[list[Published]]) -> Verdict:
         got = set(period.seqs)
+        must, may = self._must(period, own)
+        ordered = sum(b < a for a, b in itertools.pairwise(period.seqs))
+        return Verdict(len(must - got), len(period.seqs) - len(got), ordered, len(got - may))
+
+    def _must(self, period: Period, own: list[list[Published]]) -> tuple[set[int], set[int]]:
+        """Return what had to come by a connection, and what was allowed to."""
         end = (period.seqs[-1] if period.seqs else period.after) if period.ended else float("inf")
         must, may = set(), set()
         for event in itertools.chain.from_iterable(own):
@@ -200,8 +212,7 @@ class Watcher:
                     may.add(event.seq)
                 if sure and period.after < event.seq <= end and period is self.periods[0]:
                     must.add(event.seq)
-        ordered = sum(b < a for a, b in itertools.pairwise(period.seqs))
-        return Verdict(len(must - got), len(period.seqs) - len(got), ordered, len(got - may))
+        return must, may
 
     def _chosen(self, event: Published) -> tuple[bool, bool]:
         of_chat = [c for c in self.choices if c.chat == event.chat]

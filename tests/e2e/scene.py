@@ -51,7 +51,7 @@ class Scene:
         """Demand that every event came to everybody who wants it, once, in order."""
         published = self.publisher.published
         wrong = {
-            f"{w.client.url} on {w.pod}": verdict
+            f"{w.client.url} on {w.pod}": (verdict, w.missing(published))
             for w in self.watching.watchers
             if (verdict := w.judge(published)) != Verdict()
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -30,6 +31,7 @@ from tests.adapters.http_support import (
 from tests.cluster import Cluster, Host, Keys, cluster
 
 DEADLINE: Final = 10.0
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_=-]{100,}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Gateway:
         headers = user_headers(self.keys, token)
         return await Tab.open(self.hosts[host].http_port, f"/ws/{company}/{agent}", headers)
 
-    async def admin(self, admin: str = "root", host: int = 0, **scope: str) -> Tab:
+    async def admin(self, admin: str = "root", host: int = 0, /, **scope: str) -> Tab:
         """Connect an admin."""
         headers = admin_headers(self.keys, self.keys.admin_token(admin, **scope))
         return await Tab.open(self.hosts[host].http_port, "/ws/admin", headers)
@@ -111,7 +113,10 @@ async def gateway(
     workers: int = 2,
     environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Gateway]:
-    """Run a gateway with servers of its own until the block is left."""
+    """Run a gateway with servers of its own until the block is left.
+
+    :raises AssertionError: a secret or a traceback is in a log.
+    """
     servers = await asyncio.to_thread(Servers().start)
     try:
         async with cluster(
@@ -123,8 +128,19 @@ async def gateway(
             environment=environment,
         ) as running:
             yield Gateway(running, servers, folder)
+            logs = [host.log_text() for host in running.hosts]
+            check_logs("\n".join(logs), running.keys)
     finally:
         await asyncio.to_thread(servers.stop)
+
+
+def check_logs(text: str, keys: Keys) -> None:
+    """Check that a log holds no secret, nothing as long as a token, and no traceback."""
+    for name, secret in vars(keys).items():
+        assert secret not in text, f"{name} is in the log"
+    found = _TOKEN.search(text)
+    assert found is None, f"perhaps a token is in the log: {found}"
+    assert "Traceback" not in text, text[text.index("Traceback") :][:3000]
 
 
 def user_headers(keys: Keys, token: str) -> dict[str, str]:
@@ -436,7 +452,6 @@ class Feed:
         self._jetstream = client.jetstream()
         self._run = f"{time.monotonic_ns():x}"
         self.sent = 0
-        self.last_seq = 0
 
     async def put(self, subject: str, event_id: str = "", **fields: object) -> str:
         """Publish an event whose ids are those of its subject; return its `event_id`."""
@@ -449,8 +464,7 @@ class Feed:
         """Publish bytes; return their sequence."""
         self.sent += 1
         ack = await self._jetstream.publish(subject, data, headers=dict(headers or {}) or None)
-        self.last_seq = max(self.last_seq, ack.seq)
-        return ack.seq
+        return int(ack.seq)
 
     @asynccontextmanager
     async def steady(self, subjects: Iterable[str], rate: float) -> AsyncIterator[Feed]:
@@ -479,6 +493,13 @@ def _ids(subject: str) -> dict[str, str]:
     parts = subject.split(".")
     ids = dict(zip(("company_id", "agent_id"), parts[1:3], strict=False))
     return ids | ({"chat_id": parts[4]} if len(parts) == 5 else {})
+
+
+async def stored(redis: redis_asyncio.Redis, key: str) -> str:
+    """Return the text under a key, which must be there."""
+    text = await redis.get(key)
+    assert isinstance(text, str), f"nothing is stored under {key}"
+    return text
 
 
 async def until(

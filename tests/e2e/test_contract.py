@@ -29,6 +29,7 @@ from tests.e2e.tabs import (
     handshake,
     refusal,
     scrape,
+    stored,
     until,
     user_headers,
 )
@@ -175,6 +176,7 @@ async def test_tokens_are_made(running: Gateway, name: str) -> None:
         await (await Tab.open(running.host.http_port, "/ws/admin", headers)).close()
 
 
+BAD_LIVES: list[object] = [0, -1, 1.5, "60", True, None, [], 1e300, 10**30, 2**31 * 100]
 BAD_BODIES: list[object] = [
     b"",
     b"{",
@@ -187,7 +189,7 @@ BAD_BODIES: list[object] = [
     {"company_id": "acme", "agent_id": "bot", "user_id": "ann"},
     *(
         {"company_id": "acme", "agent_id": "bot", "user_id": "ann", "expires_in_seconds": life}
-        for life in (0, -1, 1.5, "60", True, None, [], 1e300, 10**30, 2**31 * 100)
+        for life in BAD_LIVES
     ),
     {"company_id": 1, "agent_id": "bot", "user_id": "ann", "expires_in_seconds": 60},
     {"company_id": "acme", "agent_id": None, "user_id": "ann", "expires_in_seconds": 60},
@@ -212,7 +214,7 @@ async def test_probes(running: Gateway) -> None:
     assert ready.status == 200
     body = ready.json()
     assert body["status"] == "READY"
-    assert body["dependencies"] == {name: "connected" for name in ("nats", "redis", "grpc")}
+    assert body["dependencies"] == dict.fromkeys(("nats", "redis", "grpc"), "connected")
     metrics = await answer(port, "GET", "/metrics")
     assert metrics.status == 200
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -328,21 +330,33 @@ async def test_ready(running: Gateway, name: str) -> None:
 
 PAYLOADS = [
     '{"event_id":"1632321:messages:msg-789","company_id":"acme","row_data":{}}',
-    '{"row_data":{"z":1,"a":[1.0,1.50,-0,-0.0,1e5,1E+5,1e-7,0.1e1]},"company_id":"acme",'
-    '"agent_id":"bot","event_id":"numbers"}',
-    '{"event_id":"big","company_id":"acme","row_data":{"n":123456789012345678901234567890,'
-    '"m":9007199254740993,"x":1.7976931348623157e308,"tiny":5e-324,"huge":1e400}}',
-    '{"event_id":"text","company_id":"acme","row_data":{"e":"\\u00e9\\/\\n\\"\\\\","raw":"é🙂",'
-    '"nul":"\\u0000","pair":"\\ud83d\\ude42","sep":"\\u2028"}}',
+    (
+        '{"row_data":{"z":1,"a":[1.0,1.50,-0,-0.0,1e5,1E+5,1e-7,0.1e1]},"company_id":"acme",'
+        '"agent_id":"bot","event_id":"numbers"}'
+    ),
+    (
+        '{"event_id":"big","company_id":"acme","row_data":{"n":123456789012345678901234567890,'
+        '"m":9007199254740993,"x":1.7976931348623157e308,"tiny":5e-324,"huge":1e400}}'
+    ),
+    (
+        '{"event_id":"text","company_id":"acme","row_data":{"e":"\\u00e9\\/\\n\\"\\\\","raw":"é🙂",'
+        '"nul":"\\u0000","pair":"\\ud83d\\ude42","sep":"\\u2028"}}'
+    ),
     '{"event_id":"raw é🙂","company_id":"acme","row_data":{"é":"ñ"},"event_time":"日本"}',
     '{ "event_id" : "spaces" ,\n\t"company_id":\r\n"acme", "row_data" : { "a" : [ 1 , 2 ] }  }',
-    '{"event_id":"unknown","company_id":"acme","row_data":{},"extra":{"a":null},"more":[true],'
-    '"payload":{"type":"event"},"type":"ready","seq":1}',
-    '{"event_id":"nulls","company_id":"acme","row_data":{},"agent_id":null,"message_id":null,'
-    '"chat_id":null,"event_time":null}',
+    (
+        '{"event_id":"unknown","company_id":"acme","row_data":{},"extra":{"a":null},"more":[true],'
+        '"payload":{"type":"event"},"type":"ready","seq":1}'
+    ),
+    (
+        '{"event_id":"nulls","company_id":"acme","row_data":{},"agent_id":null,"message_id":null,'
+        '"chat_id":null,"event_time":null}'
+    ),
     '{"event_id":"twice","company_id":"acme","row_data":{"a":1,"a":2}}',
-    '{"event_id":"all","company_id":"acme","row_data":{"a":{"b":{"c":[]}}},"agent_id":"bot",'
-    '"message_id":"m-1","chat_id":"c-1","event_time":"2026-01-01T00:00:00.123456789Z"}',
+    (
+        '{"event_id":"all","company_id":"acme","row_data":{"a":{"b":{"c":[]}}},"agent_id":"bot",'
+        '"message_id":"m-1","chat_id":"c-1","event_time":"2026-01-01T00:00:00.123456789Z"}'
+    ),
     '{"event_id":"long","company_id":"acme","row_data":{"x":"' + "y" * 100_000 + '"}}',
 ]
 
@@ -534,7 +548,7 @@ async def test_tokens_are_cached_with_a_mac(running: Gateway, name: str) -> None
             digest = hashlib.sha256(token.encode()).hexdigest()
             key = f"token_cache:admin_{digest}" if kind == "admin" else f"token_cache:{digest}"
             await (await connect_by(running, kind, token)).close()
-            entry = json.loads(await redis.get(key))
+            entry = json.loads(await stored(redis, key))
             assert 0 < await redis.pttl(key) <= longest * 1000
             assert re.fullmatch("[0-9a-f]{64}", entry.pop("mac"))
             assert entry.keys() == (
@@ -559,7 +573,7 @@ async def test_poisoned_cache_entries_are_ignored(running: Gateway, name: str) -
     other = keys.user_token("umbrella", "bot", name)
     await (await running.user_by(other, "umbrella")).close()
     async with running.redis() as redis:
-        genuine = json.loads(await redis.get(cache_key(other)))
+        genuine = json.loads(await stored(redis, cache_key(other)))
         minted = {"company_id": "acme", "agent_id": "bot", "user_id": name, "expires_at": later}
         guess = hmac.new(b"", json.dumps(minted).encode(), hashlib.sha256).hexdigest()
         entries: list[bytes] = [

@@ -15,6 +15,8 @@ from daisi_ws.embedded import NatsServer, RedisServer, free_ports
 from tests.cluster import Host, Keys, ports_needed
 from tests.e2e.scene import RATE, Scene, all_ready, scene, until
 
+WORKERS = 5
+KILLS = 20
 NAMES = [f"host-{number}" for number in range(2)]
 
 
@@ -130,36 +132,47 @@ async def test_killed_supervisor_started_again_at_once(
             assert "Traceback" not in second.log_text()
 
 
-async def exposition(made: Host) -> list[str]:
-    """Return the series that `/metrics` shows, without values."""
+async def exposition(made: Host) -> dict[str, float]:
+    """Return the series that `/metrics` shows."""
     async with aiohttp.ClientSession() as session, session.get(f"{made.base_url}/metrics") as reply:
         lines = (await reply.text()).splitlines()
-    return [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+    parts = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+    series = {name: float(value) for name, _, value in parts}
+    assert len(series) == len(parts), "a series is shown twice"
+    return series
 
 
 async def test_killed_workers_leave_nothing_in_the_metrics(
     tmp_path: Path, redis_url: str, nats_url: str
 ) -> None:
-    """After many kills there are as many files as before, and no ghost series."""
-    made = Host(tmp_path, redis_url, nats_url, keys=Keys(), workers=5)
+    """After many kills there are the files of the places for workers, and no ghost series."""
+    made = Host(tmp_path, redis_url, nats_url, keys=Keys(), workers=WORKERS)
     made.start()
     try:
         await made.wait_ready()
-        kills, files = 0, []
-        while kills < 50:
+        kills = 0
+        while kills < KILLS:
             victims = made.worker_pids()
             for pid in victims:
                 os.kill(pid, signal.SIGKILL)
             kills += len(victims)
-            await until(lambda: replaced(made, victims), 15, "not replaced")
+            await until(lambda: replaced(made, victims), 15, "not replaced")  # noqa: B023
             await made.wait_ready()
-            files.append(len(list(tmp_path.glob("daisi-ws-metrics-*/*.db"))))
-        series = await exposition(made)
-        print(files, len(series))
-        assert files[-1] == files[2]
-        assert len(series) == len(set(series))
+        files = [file.stem for file in tmp_path.glob("daisi-ws-metrics-*/*.db")]
+        lanes = {name.rpartition("_")[2] for name in files}
+        assert lanes == {f"{slot}{lane}" for slot in range(WORKERS) for lane in "ab"}
+        for kind in {name.rpartition("_")[0] for name in files}:
+            of_kind = sum(name.startswith(f"{kind}_") for name in files)
+            assert of_kind <= (WORKERS if "gauge_live" in kind else 2 * WORKERS), kind
+        await until(lambda: shows_all_ready(made), 5, "the gauge is wrong")
+        assert not [name for name in await exposition(made) if "pid=" in name]
     finally:
         await made.close()
+
+
+async def shows_all_ready(made: Host) -> bool:
+    """Tell whether the gauge counts the living workers."""
+    return (await exposition(made))["dws_ready"] == WORKERS
 
 
 async def replaced(made: Host, victims: set[int]) -> bool:

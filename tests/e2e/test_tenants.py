@@ -142,19 +142,22 @@ async def test_admins_get_what_subscription_and_restriction_admit(
             await feed.put(f"websocket.{company}.{agent}.messages.chat-1")
             sent[await feed.put(f"websocket.{company}.{agent}.agents")] = company, agent
     last = next(reversed(sent))
-    for (company, agent, restriction), tab in zip(scopes, tabs, strict=True):
-        if {company, agent, restriction} <= {None, "", "*"}:
+    for scope, tab in zip(scopes, tabs, strict=True):
+        if set(scope) <= {None, "", "*"}:
             await tab.got(last)
     silent = 0
-    for (company, agent, restriction), tab in zip(scopes, tabs, strict=True):
+    for scope, tab in zip(scopes, tabs, strict=True):
         await tab.echo()
+        subscribed_company, subscribed_agent, restriction = scope
         expected = [
             event
-            for event, (c, a) in sent.items()
-            if admitted(company, c) and admitted(agent, a) and admitted(restriction, c)
+            for event, (company, agent) in sent.items()
+            if admitted(subscribed_company, company)
+            and admitted(subscribed_agent, agent)
+            and admitted(restriction, company)
         ]
         silent += not expected
-        assert tab.ids == expected, (company, agent, restriction)
+        assert tab.ids == expected, scope
         assert tab.code is None
     assert silent == 2 * len(SUBSCRIBED_AGENTS)
 

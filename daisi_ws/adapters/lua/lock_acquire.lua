@@ -11,13 +11,20 @@
 -- with one primary (alone, behind Sentinel or managed), not with Redis Cluster.
 -- GETEX without options is a GET that client tracking does not remember: nobody caches locks, and
 -- each renewal of a tracked one would be pushed back to us.
+
+-- What is no text is no lock, whoever put it there: it holds nobody up.
+local function text(key)
+  local value = redis.pcall('GETEX', key)
+  return type(value) == 'string' and value
+end
+
 local owner, ttl = ARGV[1], tonumber(ARGV[2])
-local holder = redis.call('GETEX', KEYS[1])
+local holder = text(KEYS[1])
 if holder and holder ~= owner and holder ~= ARGV[3] then
   local pod = string.match(holder, '^[^#]*')
-  return {holder, redis.call('GETEX', ARGV[4] .. pod) and 1 or 0}
+  return {holder, text(ARGV[4] .. pod) and 1 or 0}
 end
-local number, newest = string.match(redis.call('GETEX', KEYS[2]) or '', '^(%d+) (.*)$')
+local number, newest = string.match(text(KEYS[2]) or '', '^(%d+) (.*)$')
 if holder ~= owner or newest ~= owner then
   -- Redis' clock, so that numbers grow even over the loss of the data; the last number, so that
   -- they grow even when the clock is set back.

@@ -1,0 +1,70 @@
+"""Events that come twice because an older pod pushes what our reader hands on as well.
+
+An older pod reads the same stream by a consumer of its own, so every event it pushes comes from
+the reader too, sooner or later. What has no sequence can only be recognised by its ID.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final
+
+from daisi_ws.domain.event import event_id_of
+
+LEGACY_SECONDS: Final = 86_400.0
+"""For so long after an older pod pushed something, events are remembered by their ID: however
+seldom they come, the older pod and the reader hand on the same ones."""
+
+_REMEMBERED: Final = 20_000
+_LATEST_BYTES: Final = 1_000_000
+
+
+class Doubles:
+    """The IDs of the newest events, while older pods push.
+
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until = 0.0
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._latest: deque[bytes] = deque()
+        self._size = 0
+
+    @property
+    def expected(self) -> bool:
+        """Tell whether an older pod has pushed anything of late."""
+        return self._until > 0 and self._clock() < self._until
+
+    def expect(self) -> None:
+        """An older pod pushes."""
+        self._until = self._clock() + LEGACY_SECONDS
+        for text in self._latest:
+            self.first(event_id_of(text))
+        self._latest.clear()
+        self._size = 0
+
+    def is_first(self, text: bytes) -> bool:
+        """Remember an event frame's text; False if its event is known already.
+
+        The ID is looked for only while older pods push. Until then the newest texts are kept: the
+        first one that an older pod pushes may have been among them.
+        """
+        if self.expected:
+            return self.first(event_id_of(text))
+        self._latest.append(text)
+        self._size += len(text)
+        while self._size > _LATEST_BYTES:
+            self._size -= len(self._latest.popleft())
+        return True
+
+    def first(self, event_id: str) -> bool:
+        """Remember an event; False if it is known already."""
+        if event_id in self._seen:
+            return False
+        self._seen[event_id] = None
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        return True
