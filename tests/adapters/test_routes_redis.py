@@ -213,4 +213,4 @@ async def test_without_tracking_nothing_may_be_cached(redis: Redis, redis_url: s
         assert not routes.tracking
     finally:
         await link.aclose()
-        await redis.execute_command(  # type: ignore[no-untyped-call]"ACL", "DELUSER", "weak")
+        await redis.execute_command("ACL", "DELUSER", "weak")  # type: ignore[no-untyped-call]

@@ -120,6 +120,7 @@ class Watcher:
 
     def __init__(
         self,
+        *,
         url: str,
         key: str,
         token: str,
@@ -178,7 +179,10 @@ class Watcher:
     def missing(self, published: Iterable[Published]) -> list[tuple[int, list[int]]]:
         """Return for each connection after which sequence what is missing, for a message."""
         own = [events for events in _grouped(published).values() if self.wants(events[0])]
-        found = ((period.after, sorted(self._must(period, own)[0] - set(period.seqs))) for period in self.periods)
+        found = (
+            (period.after, sorted(self._must(period, own)[0] - set(period.seqs)))
+            for period in self.periods
+        )
         return [(after, seqs) for after, seqs in found if seqs]
 
     def delays(self, published: Iterable[Published], since: float, until: float) -> list[float]:
@@ -320,7 +324,7 @@ class Publisher:
             except (NatsError, TimeoutError, OSError):
                 await asyncio.sleep(0.2)
             else:
-                return ack.seq
+                return int(ack.seq)
 
     def _offer(self) -> None:
         company, agent = self._random.choice(self._agents)
@@ -344,14 +348,14 @@ class Audit:
         """Connect a user to one host."""
         keys = self._cluster.keys
         watcher = Watcher(
-            user_url(host.base_url, company, agent),
-            keys.secret_token,
-            keys.user_token(company, agent, user),
-            self._session,
-            lambda event: (
+            url=user_url(host.base_url, company, agent),
+            key=keys.secret_token,
+            token=keys.user_token(company, agent, user),
+            session=self._session,
+            wants=lambda event: (
                 event.kind != "agents" and (event.company, event.agent) == (company, agent)
             ),
-            self.streams,
+            streams=self.streams,
         )
         return await self._connect(watcher)
 
@@ -361,16 +365,16 @@ class Audit:
         company = scope.get("company_id_restriction") or scope.get("subscribed_company_id", "*")
         agent = scope.get("subscribed_agent_id", "*")
         watcher = Watcher(
-            admin_url(host.base_url),
-            keys.admin_secret_token,
-            keys.admin_token(admin, **scope),
-            self._session,
-            lambda event: (
+            url=admin_url(host.base_url),
+            key=keys.admin_secret_token,
+            token=keys.admin_token(admin, **scope),
+            session=self._session,
+            wants=lambda event: (
                 event.kind == "agents"
                 and company in ("*", event.company)
                 and agent in ("*", event.agent)
             ),
-            self.streams,
+            streams=self.streams,
         )
         return await self._connect(watcher)
 

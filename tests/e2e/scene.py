@@ -70,7 +70,7 @@ class Scene:
 
     async def pods(self) -> dict[str, dict[str, Any]]:
         """Return the records of all pods that have a lease."""
-        ids = [f"pod:{pod.decode()}" for pod in await self.redis.smembers("pods")]
+        ids = [f"pod:{pod.decode()}" for pod in await self.redis.smembers("pods")]  # type: ignore[union-attr]  # replies are bytes
         records = [r for r in await self.redis.mget(ids) if r is not None] if ids else []
         return {r["pod_id"]: r for r in map(msgspec.json.decode, records)}
 
@@ -184,7 +184,8 @@ async def ready(host: Host) -> list[tuple[int, dict[str, Any]]]:
 
 async def all_ready(hosts: Iterable[Host]) -> bool:
     """Tell whether every worker of these hosts says READY."""
-    return all([status == 200 for host in hosts for status, _ in await ready(host)])
+    answers = [status for host in hosts for status, _ in await ready(host)]
+    return all(status == 200 for status in answers)
 
 
 async def not_ready(on: Scene, part: str) -> bool:

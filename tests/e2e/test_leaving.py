@@ -20,6 +20,11 @@ KILLS = 20
 NAMES = [f"host-{number}" for number in range(2)]
 
 
+def metric_files(folder: Path) -> list[str]:
+    """Return the names of all metric files of the hosts in a folder."""
+    return [file.stem for file in folder.glob("daisi-ws-metrics-*/*.db")]
+
+
 async def test_a_host_leaves(
     tmp_path: Path, fresh_redis: RedisServer, fresh_nats: NatsServer
 ) -> None:
@@ -158,7 +163,7 @@ async def test_killed_workers_leave_nothing_in_the_metrics(
             kills += len(victims)
             await until(lambda: replaced(made, victims), 15, "not replaced")  # noqa: B023
             await made.wait_ready()
-        files = [file.stem for file in tmp_path.glob("daisi-ws-metrics-*/*.db")]
+        files = metric_files(tmp_path)
         lanes = {name.rpartition("_")[2] for name in files}
         assert lanes == {f"{slot}{lane}" for slot in range(WORKERS) for lane in "ab"}
         for kind in {name.rpartition("_")[0] for name in files}:

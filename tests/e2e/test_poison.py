@@ -60,8 +60,7 @@ ODD: list[tuple[bytes, bytes]] = [
     (body, body[:-1] + b',"event_type":"chat"}')
     for body in (
         GOOD,
-        b'{"row_data":{"b":1e2,"a":1.50,"z":-0.0,"n":12345678901234567890123},"company_id":"c",'
-        b'"event_id":"order and numbers"}',
+        b'{"row_data":{"b":1e2,"a":1.50,"z":-0.0,"n":12345678901234},"company_id":"c","event_id":"o"}',
         b'{"event_id":"first","event_id":"twice","company_id":"c","row_data":{"k":1,"k":2}}',
         b'{ "event_id" : "blanks" ,\n\t"company_id":"c", "row_data" : { } }',
         b'{"event_id":"\\u00e9\\/\\n","company_id":"c","row_data":{"\\u0000":"\\ud83d\\ude00"}}',
@@ -126,7 +125,7 @@ async def test_poison_and_oddities(
             info = await jetstream.consumer_info("wa_stream", "ws_fanout")
             assert info.ack_floor is not None
             state = (await jetstream.stream_info("wa_stream")).state
-            return info.ack_floor.stream_seq == state.last_seq
+            return bool(info.ack_floor.stream_seq == state.last_seq)
 
         await until(acknowledged, 5, "not acknowledged")
         letters = await dead_letters(on.nats)
@@ -160,5 +159,3 @@ async def collector(on: Scene, number: int) -> AsyncIterator[list[bytes]]:
 async def complete(*collected: list[bytes]) -> bool:
     """Tell whether everybody has as many payloads as there are odd events."""
     return all(len(payloads) >= len(ODD) for payloads in collected)
-
-

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from daisi_ws.client import Rejected, ReferenceClient, Unreachable, user_url
+from daisi_ws.client import ReferenceClient, Rejected, Unreachable, user_url
 from daisi_ws.embedded import NatsServer, RedisServer
 from tests.e2e.scene import RATE, Scene, all_ready, not_ready, scene, until
 
 
 async def lasting_keys(on: Scene) -> set[str]:
     """Return the keys that must be there while everybody is connected."""
-    keys = {key.decode() for key in await on.redis.keys("*")}
+    keys = {key.decode() for key in await on.redis.keys("*")}  # type: ignore[union-attr]  # replies are bytes
     return {key for key in keys if not key.startswith(("token_cache:", "fence:"))}
 
 

@@ -42,7 +42,9 @@ async def says(made: Host, status: int, **problems: bool) -> bool:
         return False
     _, body = answers[0]
     away = {part for part, state in body["dependencies"].items() if state != "connected"}
-    return answers[0][0] == status and away == {part for part, is_away in problems.items() if is_away}
+    return answers[0][0] == status and away == {
+        part for part, is_away in problems.items() if is_away
+    }
 
 
 async def test_waits_for_redis_and_nats(tmp_path: Path) -> None:
@@ -96,7 +98,9 @@ async def test_stream_is_missing(tmp_path: Path, redis_url: str, nats_url: str) 
 @pytest.mark.parametrize(
     "config",
     [
-        ConsumerConfig(durable_name="ws_fanout", deliver_subject="to.us", ack_policy=AckPolicy.EXPLICIT),
+        ConsumerConfig(
+            durable_name="ws_fanout", deliver_subject="to.us", ack_policy=AckPolicy.EXPLICIT
+        ),
         ConsumerConfig(durable_name="ws_fanout", ack_policy=AckPolicy.EXPLICIT),
     ],
     ids=["push", "pull"],

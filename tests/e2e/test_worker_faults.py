@@ -14,7 +14,7 @@ from daisi_ws.embedded import NatsServer, RedisServer
 from tests.e2e.audit import Watcher
 from tests.e2e.scene import RATE, Scene, all_ready, scene, until
 
-LONG_LEASE = {}
+LONG_LEASE: dict[str, str] = {}
 SHORT_LEASE = {
     "DAISI_WS_APP_POD_LEASE_SECONDS": "2",
     "DAISI_WS_APP_POD_LEASE_REFRESH_SECONDS": "0.5",
