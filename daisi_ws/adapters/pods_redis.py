@@ -118,11 +118,11 @@ class PodsRedis:
         if await self.claim_host(host, supervisor) is None:
             await self._link.call("DEL", redis_keys.host(host))
 
-    async def claim_reader(self, pod_id: str, stream: str, now: float) -> int:
+    async def claim_reader(self, pod_id: str, stream: str, now: float, known: int = 0) -> int:
         """See :meth:`Pods.claim_reader`."""
         record = ReaderRecord(pod_id=pod_id, epoch=0, stream=stream, since=now)
         keys = (redis_keys.reader_epoch(self._stream), redis_keys.reader(self._stream))
-        return int(await self._link.run(self._claim_reader, keys, (_encode(record),)))
+        return int(await self._link.run(self._claim_reader, keys, (_encode(record), known)))
 
     async def keep_reader(self, record: ReaderRecord) -> bool:
         """See :meth:`Pods.keep_reader`."""

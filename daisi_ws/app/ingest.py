@@ -163,8 +163,6 @@ class Ingest:
         if not kept:
             log.warning("a newer reader is known", epoch=record.epoch)
             self._step_down()
-        else:
-            self._router.cache(True)
 
     async def finish(self) -> None:
         """Wait until everything handed on is acknowledged (the caller bounds the time)."""
@@ -219,7 +217,7 @@ class Ingest:
     async def _claim(self, stream: str, now: float) -> int:
         if self._shared:
             return SHARED_EPOCH
-        return await self._pods.claim_reader(self._pod_id, stream, now)
+        return await self._pods.claim_reader(self._pod_id, stream, now, self._delivery.epoch)
 
     def _on_stale(self, epoch: int) -> None:
         if self.record is not None and epoch > self.record.epoch:

@@ -160,8 +160,11 @@ class Pods(Protocol):
     async def claim_host(self, host: str, supervisor: str) -> str | None:
         """Claim or keep a host name for a supervisor; else return who has it."""
 
-    async def claim_reader(self, pod_id: str, stream: str, now: float) -> int:
-        """Make a pod the reader of a stream and return its new epoch."""
+    async def claim_reader(self, pod_id: str, stream: str, now: float, known: int = 0) -> int:
+        """Make a pod the reader of a stream and return its new epoch.
+
+        :param known: the newest epoch that the pod knows of; the new one is higher.
+        """
 
     async def keep_reader(self, record: ReaderRecord) -> bool:
         """Confirm that a pod is still the reader, writing its record again where it is missing.

@@ -38,7 +38,6 @@ class Router:
         self._unsettled: frozenset[str] = frozenset()
         self._everyone: frozenset[str] = frozenset()
         self._met: frozenset[str] = frozenset()
-        self._caching = True
         routes.on_invalidated(self.forget)
 
     def settle(self, everyone: Iterable[str], unsettled: Iterable[str]) -> None:
@@ -64,12 +63,6 @@ class Router:
             self._unsettled |= new
             self._owners.clear()
         return bool(new)
-
-    def cache(self, caching: bool) -> None:
-        """Allow or forbid keeping what is read: a reader nobody can name must not keep any."""
-        self._caching = caching
-        if not caching:
-            self.forget(None)
 
     def forget(self, interests: Sequence[str] | None) -> None:
         """Forget the routes of these interests, also reads of them under way; None: all."""
@@ -128,9 +121,8 @@ class Router:
             valid = {interest for interest in missing if self._reading.pop(interest, False)}
         valid_sets = {i: pods for i, pods in found.items() if i in valid}
         self.meet(frozenset().union(*found.values()))
-        if self._caching:
-            self._make_room()
-            self._sets.update(valid_sets)
+        self._make_room()
+        self._sets.update(valid_sets)
         return {
             subject: self._union(sets)
             for subject, address in wanted.items()

@@ -160,6 +160,8 @@ async def test_the_readers_epoch_only_grows(pods: PodsRedis, redis: Redis) -> No
     reader = await pods.reader()
     assert reader is not None
     assert (reader.pod_id, reader.epoch) == ("p1", third)
+    ahead = third + 10**12
+    assert await pods.claim_reader("p2", "s", 4.0, known=ahead) > ahead
 
 
 async def test_a_reader_that_was_is_told_so(pods: PodsRedis, redis: Redis) -> None:

@@ -14,7 +14,7 @@ from daisi_ws.embedded import NatsServer, RedisServer
 from tests.e2e.audit import Watcher
 from tests.e2e.scene import RATE, Scene, all_ready, scene, until
 
-LONG_LEASE: dict[str, str] = {}
+DEFAULT_LEASE: dict[str, str] = {}
 SHORT_LEASE = {
     "DAISI_WS_APP_POD_LEASE_SECONDS": "2",
     "DAISI_WS_APP_POD_LEASE_REFRESH_SECONDS": "0.5",
@@ -55,7 +55,7 @@ async def stop_and_continue(on: Scene, kind: str, seconds: float) -> str:
 
 
 @pytest.mark.parametrize("kind", ["worker", "reader"])
-@pytest.mark.parametrize("lease", [LONG_LEASE, SHORT_LEASE], ids=["within", "beyond"])
+@pytest.mark.parametrize("lease", [DEFAULT_LEASE, SHORT_LEASE], ids=["within", "beyond"])
 async def test_stopped_worker(
     tmp_path: Path,
     fresh_redis: RedisServer,

@@ -1,10 +1,11 @@
 -- Makes a pod the reader of a stream and numbers it.
 -- KEYS[1] reader_epoch:{stream}   KEYS[2] reader:{stream}
--- ARGV[1] the record as JSON with "epoch":0
--- Returns the new epoch. It grows even where Redis came back empty, because it follows the clock.
+-- ARGV[1] the record as JSON with "epoch":0   ARGV[2] the newest epoch known to the pod
+-- Returns the new epoch. It grows even where Redis came back empty, because it follows the clock,
+-- and where it came back with a clock that is behind, because the pod knows the last one.
 local time = redis.call('TIME')
 local epoch = time[1] * 1000000 + time[2]
-local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+local last = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(ARGV[2]))
 if epoch <= last then
   epoch = last + 1
 end
