@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import nats as nats_py
 import pytest
 import redis as redis_py
 import redis.asyncio as redis_asyncio
+import structlog
 import uvloop
 from nats.aio.client import Client as NatsClient
 
@@ -26,6 +28,15 @@ _TASK_GRACE = 1.0
 _CHILD_GRACE = 2.0
 _CANCEL_GRACE = 30.0
 _session_processes: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _at_info() -> Iterator[None]:
+    """Log as in operation, without a line for each event; a test may set up what it needs."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    yield
+    structlog.configure(**before)
 
 
 @pytest.hookimpl

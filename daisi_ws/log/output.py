@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
@@ -81,6 +82,13 @@ def set_level(level: Level) -> None:
     logging.getLogger().setLevel(max(number, logging.INFO))
 
 
+def _hush(stream: TextIO) -> None:
+    """Let go of a log that nobody reads: what is left in its buffer would fail the exit, too."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
 class _Sink:
     """Writes finished lines; a line that cannot be written is dropped, never raised."""
 
@@ -93,6 +101,8 @@ class _Sink:
         except AttributeError:
             if stream is not None:
                 stream.write(line.decode())
+        except BrokenPipeError:
+            _hush(stream)
         except (OSError, ValueError):
             return
 

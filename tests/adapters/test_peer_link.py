@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from daisi_ws.adapters.peers_grpc import PeersGrpc
@@ -35,15 +33,6 @@ from tests.adapters.forwarding import (
     until,
     value,
 )
-
-
-@pytest.fixture(autouse=True)
-def _at_info() -> Iterator[None]:
-    """Log as in operation: without a line for each event."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    yield
-    structlog.configure(**before)
 
 
 @pytest.fixture

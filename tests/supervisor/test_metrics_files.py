@@ -70,8 +70,12 @@ def test_directory_is_in_use_as_long_as_a_worker_lives(
     finally:
         os.kill(int(worker_pid), signal.SIGKILL)
     assert not wait_until_gone([int(worker_pid)])
-    with metrics_directory(None):
-        assert not Path(directory_name).exists()
+    # A process that ends gives up its memory, by which it counts as gone, before its locks.
+    deadline = time.monotonic() + 5
+    while Path(directory_name).exists():
+        assert time.monotonic() < deadline
+        with metrics_directory(None):
+            pass
     os.close(told_read)
     os.close(told_write)
 
