@@ -230,7 +230,11 @@ class Interests:
                 # push was read without them.
                 self._delivery.fence(asked.epoch + 1)
                 break
-        unread_after = await self._ingest.unread_after()
+        try:
+            unread_after = await self._ingest.unread_after()
+        except Unavailable:
+            # While NATS is away nobody can tell; what this pod has seen is surely before.
+            unread_after = 0
         return Point(self._delivery.stream, max(unread_after, self._delivery.mark))
 
     async def _ask(self, reader: ReaderRecord, interests: list[str]) -> Position | None:

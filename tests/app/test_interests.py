@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import nats
 import pytest
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
 from daisi_ws.domain.errors import InternalServerError, SubscriptionFailure
 from daisi_ws.domain.subjects import chats
-from daisi_ws.embedded import RedisServer
+from daisi_ws.embedded import NatsServer, RedisServer
 from tests.app.pods import InProcessPod, pod, publish, roles, until
 
 CHATS_KEY = "route:acme:bot:chats"
@@ -161,3 +162,20 @@ async def test_a_record_that_is_none_harms_nobody(
     assert {record.pod_id for record in await pods[0].parts.pods.records()} == {
         one.pod_id for one in pods
     }
+
+
+async def test_without_nats_clients_are_admitted(redis_url: str, fresh_nats: NatsServer) -> None:
+    """There is nothing to read for now; what comes later reaches them."""
+    async with pod(redis_url, fresh_nats.url) as only:
+        fresh_nats.kill()
+        await until(lambda: not only.parts.nats.up)
+        async with asyncio.timeout(2):
+            tab = await only.user("ann")
+        fresh_nats.start()
+        await until(lambda: only.parts.stream.bound)
+        client = await nats.connect(fresh_nats.url)
+        try:
+            seq = await publish(client)
+            await until(lambda: tab.seqs() == [seq])
+        finally:
+            await client.close()
