@@ -166,6 +166,13 @@ class NatsConsumer:
         """See :meth:`Stream.ack_floor`."""
         return int((await self.info())["ack_floor"]["stream_seq"])
 
+    async def unread_after(self) -> tuple[int, bool]:
+        """See :meth:`Stream.unread_after`."""
+        info = await self.info()
+        groups = info.get("priority_groups") or ()
+        pinned = any(group.get("pinned_client_id") for group in groups)
+        return int(info["ack_floor"]["stream_seq"]), pinned
+
     async def outstanding(self) -> tuple[int, int]:
         """See :meth:`Stream.outstanding`."""
         info = await self.info()

@@ -138,12 +138,12 @@ class Ingest:
         self._events.forget(told)
         return self.where()
 
-    async def unread_after(self) -> int:
-        """Return after which sequence the next reader will begin, while there is none.
+    async def unread_after(self) -> tuple[int, bool]:
+        """Return after which sequence the next reader will begin, and whether one reads now.
 
         :raises Unavailable: NATS is away.
         """
-        return await self._stream.ack_floor()
+        return await self._stream.unread_after()
 
     def hold(self, held: bool) -> None:
         """Stop handing on (this pod may not be the reader any more), or go on."""

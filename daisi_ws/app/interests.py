@@ -214,7 +214,15 @@ class Interests:
         if self._shared:
             await asyncio.gather(*(self._tell(pod, interests) for pod in pods))
             return self._delivery.point
-        while reader is not None:
+        while True:
+            if reader is None:
+                point, somebody_reads = await self._unread_after()
+                if not somebody_reads:
+                    return point
+                # Redis was emptied, and does not name that reader yet.
+                await asyncio.sleep(_ASK_AGAIN_SECONDS)
+                reader = await self._pods.reader()
+                continue
             try:
                 where = await self._ask(reader, interests)
             except Unavailable:
@@ -229,13 +237,18 @@ class Interests:
                 # Nobody reads: the next reader will find our routes. What this one may still
                 # push was read without them.
                 self._delivery.fence(asked.epoch + 1)
-                break
+                point, _ = await self._unread_after()
+                return point
+
+    async def _unread_after(self) -> tuple[Point, bool]:
+        """Return from where the next reader will read, and whether one reads now."""
         try:
-            unread_after = await self._ingest.unread_after()
+            unread_after, somebody_reads = await self._ingest.unread_after()
         except Unavailable:
             # While NATS is away nobody can tell; what this pod has seen is surely before.
-            unread_after = 0
-        return Point(self._delivery.stream, max(unread_after, self._delivery.mark))
+            return self._delivery.point, False
+        point = Point(self._delivery.stream, max(unread_after, self._delivery.mark))
+        return point, somebody_reads
 
     async def _ask(self, reader: ReaderRecord, interests: list[str]) -> Position | None:
         """Tell the reader; None if it answers that it is not (any more).

@@ -347,6 +347,9 @@ class Stream(Protocol):
     async def ack_floor(self) -> int:
         """Return the sequence up to which everything is acknowledged."""
 
+    async def unread_after(self) -> tuple[int, bool]:
+        """Return after which sequence the next reader will begin, and whether one reads now."""
+
     async def outstanding(self) -> tuple[int, int]:
         """Return after which sequence, and up to which, messages may be unacknowledged."""
 
