@@ -67,9 +67,14 @@ async def start(nats_url: str) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def pod(
-            mode: Mode = "ordered", url: str = nats_url, position: int = 0, timeout: float = 1.0
+            mode: Mode = "ordered",
+            url: str = nats_url,
+            *,
+            position: int = 0,
+            timeout: float = 1.0,
+            ping: float = 0.5,
         ) -> Handler:
-            connection = NatsConnection(NatsSettings(url, ping_interval_seconds=0.5), "test")
+            connection = NatsConnection(NatsSettings(url, ping_interval_seconds=ping), "test")
             await connection.connect_once()
             stack.push_async_callback(connection.aclose)
             stream = JetStream(connection, "wa_stream", True, "dead_letter.websocket")
@@ -393,7 +398,8 @@ async def test_what_a_broken_connection_lost_is_not_passed_over(
 ) -> None:
     """What was asked for is still sent after reconnecting: the reader begins anew before that."""
     async with Cut(nats_url) as proxy:
-        handler = await start(url=proxy.url, timeout=30.0)
+        # The proxy holds pings, too, after the reconnect: they must not end the connection.
+        handler = await start(url=proxy.url, timeout=30.0, ping=30.0)
         await publish(nats)
         await handler.until(lambda: handler.seqs == [1])
         proxy.lose()

@@ -43,8 +43,12 @@ def _parent_of_one_that_waits(write_end: int) -> None:
         end_with_parent(signal.SIGUSR2)
         os.write(write_end, b"waiting ")
         os.write(ready_write, b"x")
-        info = signal.sigtimedwait({signal.SIGUSR2}, 20)
-        os.write(write_end, signal.Signals(info.si_signo).name.encode() if info else b"nothing")
+        try:
+            info = signal.sigtimedwait({signal.SIGUSR2}, 20)
+            said = signal.Signals(info.si_signo).name if info else "nothing"
+        except BaseException as error:  # noqa: BLE001 - this process has no other way to say it
+            said = repr(error)
+        os.write(write_end, said.encode())
         os._exit(0)
     os.read(ready_read, 1)
 
