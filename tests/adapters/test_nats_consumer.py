@@ -32,30 +32,25 @@ class Handler:
         self.messages: list[Received] = []
         self.acknowledge = True
         self.consumer: NatsConsumer | None = None
-        self._changed = asyncio.Event()
 
     def on_pinned(self, stream: str) -> None:
         assert stream
         self.pinned += 1
-        self._changed.set()
 
     def on_received(self, message: Received) -> None:
         self.seqs.append(message.seq)
         self.messages.append(message)
         if self.acknowledge and self.consumer is not None:
             self.consumer.ack([message.reply])
-        self._changed.set()
 
     def on_unpinned(self) -> None:
         self.unpinned += 1
-        self._changed.set()
 
     async def until(self, done: Callable[[], bool], timeout: float = 15.0) -> None:
         """Return once `done` is true."""
         async with asyncio.timeout(timeout):
-            while not done():
-                self._changed.clear()
-                await self._changed.wait()
+            while not done():  # it may be about another handler, too
+                await asyncio.sleep(0.005)
 
 
 Start = Callable[..., Awaitable[Handler]]
@@ -147,7 +142,8 @@ async def test_a_dead_readers_place_is_taken(start: Start, nats: NatsClient) -> 
     reader.consumer._leaving = True
     published = await publish(nats, 10)
     await other.until(lambda: len(other.seqs) >= 10)
-    assert other.seqs == published
+    # The acknowledgement of the first may have died with the connection: then it comes again.
+    assert [seq for seq in other.seqs if seq != seen] == published
     assert await other.consumer.ack_floor() >= seen  # type: ignore[union-attr]
 
 
