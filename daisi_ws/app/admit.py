@@ -121,7 +121,7 @@ class Admission:
 
     def open(self, connection: Connection, sink: Sink) -> None:
         """See :meth:`Gateway.open`."""
-        position = connection.position.seq_in(self._delivery.stream)
+        position = connection.complete_after(self._delivery.stream)
         ready = frames.ready(self._delivery.stream, position, connection.connection_id)
         connection.open(sink, ready, position, self._clock())
 

@@ -100,6 +100,9 @@ class Connection:
         if not self.outbox.has_room(len(frame)) and self._keeps_up():
             self._write()
         dropped = self.outbox.put(seq, frame)
+        if self.state is State.JOINING:
+            # Nothing is promised yet: `ready` will tell a later position.
+            dropped = 0
         self.dropped += dropped
         if not self._queued:
             self._queued = True
@@ -109,6 +112,13 @@ class Connection:
     def send(self, message: bytes) -> None:
         """Queue a message that is no event (`error`, `done`, …)."""
         self.offer(NOTHING, text_frame(message))
+
+    def complete_after(self, stream: str) -> int:
+        """Return the sequence of `stream` from which on nothing is missing, to be told in `ready`.
+
+        Whoever waits long for its session on a busy subject has lost the first of what was held.
+        """
+        return max(self.position.seq_in(stream), self.outbox.dropped_upto)
 
     def open(self, sink: Sink, ready: bytes, position: int, now: float) -> None:
         """Send `ready`, then the held events after `position`. `now` is monotonic seconds."""

@@ -102,6 +102,11 @@ class Outbox:
         self.size = 0
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
+    @property
+    def dropped_upto(self) -> int:
+        """Return the newest sequence that was dropped and is not told yet, 0 if none was."""
+        return self._last
+
     def discard_upto(self, seq: int) -> None:
         """Forget the events at or before `seq`: a joining connection is complete from there."""
         self._frames = [entry for entry in self._frames if not 0 <= entry[0] <= seq]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import nats
 import pytest
 from nats.aio.client import Client as NatsClient
@@ -15,6 +16,7 @@ from daisi_ws.embedded import NatsServer, RedisServer
 from tests.app.pods import InProcessPod, pod, publish, roles, until
 
 CHATS_KEY = "route:acme:bot:chats"
+GHOST = "ghost-0-1000000000001"
 
 
 async def test_whoever_is_ready_gets_the_next_event(
@@ -179,3 +181,53 @@ async def test_without_nats_clients_are_admitted(redis_url: str, fresh_nats: Nat
             await until(lambda: tab.seqs() == [seq])
         finally:
             await client.close()
+
+
+async def test_the_second_of_an_interest_is_complete_where_the_first_is(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """Although nothing has come to this pod since the reader knew of the first."""
+    reader, other = await roles(pods, nats)
+    last = [await publish(nats, agent="nobody.here") for _ in range(20)][-1]
+    await until(lambda: reader.parts.ingest.position == last)
+    first = await other.user("ann")
+    second = await other.user("bob")
+    assert first.connection.position.seq >= last
+    assert second.connection.position.seq >= last
+
+
+async def test_a_reader_that_redis_does_not_name_is_waited_for(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis
+) -> None:
+    """Redis was emptied: a newcomer is complete from where that reader is, not from before."""
+    reader, other = await roles(pods, nats)
+    last = [await publish(nats, agent="nobody.here") for _ in range(20)][-1]
+    await until(lambda: reader.parts.ingest.position == last)
+    await reader.tasks.cancel("membership")
+    await redis.delete("reader:wa_stream")
+    joining = asyncio.create_task(other.user("ann"))
+    done, _ = await asyncio.wait({joining}, timeout=0.3)
+    assert not done
+    reader.tasks.spawn("membership again", reader.parts.membership.run())
+    tab = await asyncio.wait_for(joining, 5)
+    assert tab.connection.position.seq >= last
+    seq = await publish(nats)
+    await until(lambda: tab.seqs() == [seq])
+
+
+async def test_whoever_waits_long_for_its_session_is_complete_from_later_on(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis
+) -> None:
+    """More came meanwhile than its buffer holds: `ready` tells from where none is missing."""
+    _, other = await roles(pods, nats)
+    record = msgspec.structs.replace(other.parts._record(), pod_id=GHOST, address="127.0.0.1:1")
+    await redis.set(f"pod:{GHOST}", msgspec.json.encode(record), px=60_000)
+    await redis.set("session:acme:bot:ann", f"{GHOST}#c1", ex=60)
+    joining = asyncio.create_task(other.user("ann"))
+    await until(lambda: other.parts.hub.wanted(chats("acme", "bot")))
+    published = [await publish(nats) for _ in range(150)]
+    tab = await asyncio.wait_for(joining, 5)
+    ready, *events = tab.sink.messages()
+    assert published[0] < ready["seq"] < published[-1]  # type: ignore[operator]
+    assert [m["type"] for m in events] == ["event"] * 100
+    await until(lambda: tab.seqs() == [seq for seq in published if seq > ready["seq"]])  # type: ignore[operator]
