@@ -7,6 +7,7 @@ event cannot loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -35,7 +36,17 @@ LOG_SECONDS: Final = 10.0
 
 PushContext: TypeAlias = "grpc.aio.ServicerContext[PushEventRequest, PushEventResponse]"
 
+_LIBRARY: Final = logging.getLogger("grpc._cython.cygrpc")
+
 log = structlog.get_logger(__name__)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a line of the library says more than that a peer was gone before our answer,
+    which it reports as an error with a traceback.
+    """
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
 class CannotListen(Exception):
@@ -88,6 +99,7 @@ class GrpcServer:
         :raises CannotListen: the port is taken, or the address is not ours.
         :raises BadCertificate: a PEM file is unusable.
         """
+        _LIBRARY.addFilter(_is_news)
         server = grpc.aio.server(options=server_options())
         server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -161,6 +161,57 @@ async def test_a_deleted_consumer_is_made_again(start: Start, nats: NatsClient) 
     await pod.until(lambda: seq in pod.seqs)
 
 
+async def test_what_comes_while_there_is_no_consumer_is_delivered(
+    start: Start, nats: NatsClient
+) -> None:
+    """It is made again from before, never from "now"."""
+    pod = await start()
+    await publish(nats)
+    await pod.until(lambda: len(pod.seqs) == 1)
+    await nats.jetstream().delete_consumer("wa_stream", "ws_fanout")
+    published = await publish(nats, 5)
+    await pod.until(lambda: pod.seqs[-5:] == published)
+
+
+async def test_what_comes_first_into_a_stream_made_anew_is_delivered(
+    start: Start, nats: NatsClient
+) -> None:
+    """Before any pod has noticed; a pod that has just started knows by what was read last."""
+    pod = await start()
+    await publish(nats, 3)
+    await pod.until(lambda: len(pod.seqs) == 3)
+    jetstream = nats.jetstream()
+    await jetstream.delete_stream("wa_stream")
+    await jetstream.add_stream(name="wa_stream", subjects=["websocket.>"])
+    await publish(nats, 2)
+    await pod.until(lambda: pod.seqs[3:] == [1, 2])
+
+
+async def test_whoever_leaves_takes_no_pin_along(start: Start, nats: NatsClient) -> None:
+    """Two leave together: the third reads at once, whichever of them was pinned last."""
+    pods = [await start(timeout=30.0) for _ in range(3)]
+    await publish(nats)
+    for pod in pods:
+        await pod.until(lambda: any(p.pinned for p in pods), 5)
+    stays, *leave = sorted(pods, key=lambda p: p.pinned)
+    publishing = asyncio.create_task(publish(nats, 200))
+    await asyncio.gather(*(p.consumer.resign() for p in leave if p.consumer is not None))
+    (*_, last) = await publishing
+    await stays.until(lambda: last in stays.seqs, 5)
+
+
+async def test_whether_somebody_reads_is_known(start: Start, nats: NatsClient) -> None:
+    """Not before the first event, nor after the only pod has left."""
+    pod = await start()
+    assert pod.consumer is not None
+    assert await pod.consumer.unread_after() == (0, False)
+    await publish(nats)
+    await pod.until(lambda: pod.seqs == [1])
+    assert (await pod.consumer.unread_after())[1]
+    await pod.consumer.resign()
+    assert not (await pod.consumer.unread_after())[1]
+
+
 async def test_a_consumer_is_made_again_from_the_known_position(
     start: Start, nats: NatsClient
 ) -> None:

@@ -9,9 +9,11 @@ import pytest
 from daisi_ws.app.connection import BACKLOG_BYTES
 from daisi_ws.app.delivery import PAUSE_SECONDS, SHARED_EPOCH, STALE, Delivery
 from daisi_ws.app.hub import Hub
+from daisi_ws.app.ports import Position
 from daisi_ws.domain import principal
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.packets import Item
+from daisi_ws.domain.streams import Point
 from daisi_ws.domain.subjects import chats
 from daisi_ws.metrics import Metrics
 from tests.app.connections import Made
@@ -94,6 +96,25 @@ async def test_a_stream_made_anew_starts_over(at: Setting) -> None:
     at.accept(100)
     at.accept(1, 2, epoch=2, stream="wa_stream@2")
     assert at.got() == [100, 1, 2]
+
+
+async def test_an_older_stream_is_refused(at: Setting) -> None:
+    """A reader that has not noticed yet does not take the new stream's place back."""
+    at.accept(100)
+    assert at.delivery.follow("wa_stream@2")
+    assert at.accept(101, epoch=9) == STALE
+    assert at.delivery.point == Point("wa_stream@2", 0)
+    at.accept(1, epoch=10, stream="wa_stream@2")
+    assert at.got() == [100, 1]
+
+
+async def test_a_newcomer_is_complete_where_the_reader_saw_it(at: Setting) -> None:
+    """In a stream made anew from where the reader is, else from its beginning."""
+    at.accept(100)
+    assert at.delivery.complete_after(Position(1, STREAM, 120)) == Point(STREAM, 120)
+    assert at.delivery.complete_after(Position(1, STREAM, 50)) == Point(STREAM, 100)
+    assert at.delivery.complete_after(Position(2, "wa_stream@2", 3)) == Point("wa_stream@2", 3)
+    assert at.delivery.complete_after(Position(2, STREAM, 130)) == Point("wa_stream@2", 0)
 
 
 async def test_shared_mode_takes_any_order_once(at: Setting) -> None:

@@ -118,3 +118,12 @@ def reader_record(of: InProcessPod, address: str) -> bytes:
     """Return the record of a pod that is not there."""
     record = msgspec.structs.replace(of.parts._record(), pod_id=GHOST, address=address)
     return msgspec.json.encode(record)
+
+
+async def test_who_has_left_is_forgotten_at_once(pods: list[InProcessPod]) -> None:
+    """A lease given up is no lease that is late: nobody waits for as long as one lasts."""
+    first, second = pods
+    await until(lambda: second.pod_id in first.parts.membership.known)
+    await second.tasks.cancel("membership")
+    await second.parts.membership.leave()
+    await until(lambda: second.pod_id not in first.parts.membership.known, 1.0)

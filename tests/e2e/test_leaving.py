@@ -37,14 +37,11 @@ async def test_a_host_leaves(
             others = [w for w in on.watching.watchers if w not in clients]
             began = time.monotonic()
             assert await leaving.stop() == 0
-            ended = time.monotonic()
             await on.publisher.more(RATE)
         on.check(others)
         assert clients
         assert {w.periods[0].code for w in clients} == {1001}
-        slowest = on.slowest(began, None, others)
-        print(f"left in {ended - began:.2f} s, slowest of the others {slowest:.3f} s")
-        assert slowest < 1.0
+        assert on.slowest(began, None, others) < 1.0
         assert not [pod for pod in await on.pods() if pod.startswith(name)]
 
 
@@ -55,17 +52,14 @@ async def test_rolling_restart(
     async with scene(tmp_path, fresh_redis, fresh_nats) as on:
         async with on.flowing():
             before = set(await on.pods())
-            began = time.monotonic()
             for host in on.hosts:
                 host.signal(signal.SIGUSR2)
             await until(lambda: renewed(on, before), 30, "not renewed")
-            ended = time.monotonic()
             await until(lambda: all_back(on), 5, "not everybody is back")
             await on.publisher.more(RATE)
         on.check()
         refused = [reason for w in on.watching.watchers for reason in w.refused]
         codes = {p.code for w in on.watching.watchers for p in w.periods if p.ended}
-        print(f"renewed in {ended - began:.2f} s, slowest {on.slowest(began):.3f} s, {codes}")
         assert refused == []
         assert codes == {1001}
 
@@ -130,10 +124,8 @@ async def test_killed_supervisor_started_again_at_once(
         first.worker_pids()
         os.kill(first.pid, signal.SIGKILL)
         await first.wait()
-        began = time.monotonic()
         async with host(tmp_path / "second", redis_url, nats_url, ports, keys) as second:
             await second.wait_ready()
-            print(f"ready {time.monotonic() - began:.2f} s after")
             assert "Traceback" not in second.log_text()
 
 

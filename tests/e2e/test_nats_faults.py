@@ -9,7 +9,6 @@ from pathlib import Path
 from nats.js.api import StreamConfig
 
 from daisi_ws.embedded import NatsServer, RedisServer
-from tests.e2e.audit import Verdict
 from tests.e2e.scene import RATE, Scene, all_ready, not_ready, scene, until
 
 
@@ -30,12 +29,12 @@ async def test_nats_killed_and_restarted_on_the_same_data(
             await asyncio.sleep(5 - noticed)
             fresh_nats.start()
             began = time.monotonic()
-            back = await until(lambda: all_ready(on.hosts), 5, "not ready")
+            await until(lambda: all_ready(on.hosts), 5, "not ready")
             await on.publisher.more(RATE)
             await newcomer(on, "after")
             await on.publisher.more(RATE)
         on.check(on.watching.watchers)
-        print(f"noticed {noticed:.2f} s, ready {back:.2f} s, slowest {on.slowest(began):.2f} s")
+        assert on.slowest(began) < 3
 
 
 async def test_nats_frozen(
@@ -49,10 +48,10 @@ async def test_nats_frozen(
             await asyncio.sleep(8 - noticed)
             fresh_nats.resume()
             began = time.monotonic()
-            back = await until(lambda: all_ready(on.hosts), 5, "not ready")
+            await until(lambda: all_ready(on.hosts), 5, "not ready")
             await on.publisher.more(RATE)
         on.check(on.watching.watchers)
-        print(f"noticed {noticed:.2f} s, ready {back:.2f} s, slowest {on.slowest(began):.2f} s")
+        assert on.slowest(began) < 3
 
 
 async def test_consumer_deleted(
@@ -67,9 +66,7 @@ async def test_consumer_deleted(
                 await on.publisher.more(2 * RATE)
                 await until(lambda: all_ready(on.hosts), 5, "not ready")
         on.check(on.watching.watchers)
-        slowest = on.slowest(began)
-        print(f"slowest {slowest:.2f} s")
-        assert slowest < 3
+        assert on.slowest(began) < 3
 
 
 async def test_stream_deleted_and_made_again(
@@ -90,9 +87,5 @@ async def test_stream_deleted_and_made_again(
             told = await newcomer(on, "first")
             await on.publisher.more(RATE)
         on.check(on.watching.watchers)
-        info = await jetstream.stream_info("wa_stream")
-        slowest = on.slowest(began)
-        print(f"slowest {slowest:.2f} s, {told} {info.created}")
-        assert slowest < 4
-        assert len(on.watching.streams) == 2
-        assert on.watching.verdict(on.publisher.published) == Verdict()
+        assert on.slowest(began) < 4
+        assert list(on.watching.streams).index(told) == 1

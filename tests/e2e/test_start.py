@@ -14,7 +14,6 @@ from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
 from daisi_ws.embedded import NatsServer, RedisServer, free_ports
 from tests.cluster import Host, Keys
-from tests.e2e.audit import Audit, Verdict
 from tests.e2e.scene import RATE, ready, scene, until
 
 NO_RETRY = {"DAISI_WS_NATS_RETRY_ON_FAILED_CONNECT": "false"}
@@ -122,11 +121,6 @@ async def test_durable_of_another_shape(
     assert "Traceback" not in log
 
 
-def once_each(watching: Audit) -> Verdict:
-    """Return what order does not matter for."""
-    return Verdict(0, 0, sum(w.judge([]).disordered for w in watching.watchers), 0)
-
-
 @pytest.mark.parametrize("push", [False, True], ids=["pull", "push group"])
 async def test_shared_mode(
     tmp_path: Path, fresh_redis: RedisServer, fresh_nats: NatsServer, *, push: bool
@@ -148,7 +142,6 @@ async def test_shared_mode(
     async with scene(tmp_path, fresh_redis, fresh_nats, SHARED) as on:
         async with on.flowing():
             await on.publisher.more(3 * RATE)
-        print("slowest", on.slowest(0))
         verdict = on.watching.verdict(on.publisher.published)
         assert (verdict.lost, verdict.doubled, verdict.foreign) == (0, 0, 0)
         assert all(w.stayed for w in on.watching.watchers)
