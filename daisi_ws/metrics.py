@@ -18,6 +18,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.resume import REASONS
 
 LATENCY_BUCKETS: Final = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -29,7 +30,7 @@ MULTIPROC_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 _KINDS: Final = ("user", "admin")
 _EVENT_TYPES: Final = ("chat", "message", "agent")
 _SENT: Final = ("event", "ready", "error", "other")
-_RECEIVED: Final = ("select_chat", "token", "ping", "pong", "invalid", "over_limit")
+_RECEIVED: Final = ("select_chat", "resume", "token", "ping", "pong", "invalid", "over_limit")
 _REFUSED: Final = (
     "missing_key", "wrong_key", "missing", "malformed", "forged", "bad_content", "expired",
     "wrong_path", "other_identity",
@@ -37,6 +38,7 @@ _REFUSED: Final = (
 _NOT_LOCKED: Final = ("conflict", "timeout", "displaced", "redis_unavailable", "cancelled")
 _NO_EVENTS: Final = ("bad_subject", "not_utf8", "bad_json", "bad_field", "ids_contradict")
 _ENDINGS: Final = tuple(reason.label for reason in CloseReason)
+_DRAINED: Final = ("told", "moved", "closed", "stayed")
 _CHANNEL_ENDS: Final = ("idle", "unhealthy", "failed", "dropped", "shutdown")
 
 
@@ -108,6 +110,7 @@ class Metrics:
         self.tally = Tally()
         self._make_connections()
         self._make_sessions()
+        self._make_drain()
         self._make_forwarding()
         self._make_stream()
         self._make_process()
@@ -163,6 +166,15 @@ class Metrics:
         self.buffer_used = self._gauge(
             "websocket_buffer_used_count", "Frames that wait in outboxes."
         )
+        self.resumes = self._counter(
+            "resumes",
+            "Positions that clients came back with, by outcome.",
+            outcome=("recovered", *REASONS),
+        )
+        self.resumed_events = self._counter("resumed_events", "Missed events given to them.")
+        self.resume_scans = self._counter(
+            "resume_scans", "Reads of a range of the stream for who came back, many at once."
+        )
         self.slow_clients = self._gauge("slow_clients", "Clients that are behind now.")
 
     def _make_sessions(self) -> None:
@@ -188,6 +200,15 @@ class Metrics:
         )
         self.conflicts = self._counter(
             "session_conflicts", "Admissions that met another session of the identity.", type=_KINDS
+        )
+
+    def _make_drain(self) -> None:
+        self.draining = self._gauge("draining", "Workers that drain now.")
+        self.drain_left = self._gauge(
+            "drain_connections_left", "Connections that draining workers still have."
+        )
+        self.drained = self._counter(
+            "drain_connections", "Connections that drains sent away.", outcome=_DRAINED
         )
 
     def _make_forwarding(self) -> None:
@@ -251,10 +272,16 @@ class Metrics:
         self.loop_lag = self._gauge(
             "loop_lag_seconds", "How late the loop's timers are, in seconds.", mode="livemax"
         )
+        self.tasks = self._gauge("tasks", "Tasks of the workers' loops, waiting ones included.")
         self.dependency_up = self._gauge(
             "dependency_up", "1 while a dependency answers.", "dependency", mode="livemin"
         )
         self.ready = self._gauge("ready", "Workers that are READY.")
+        self.ready_part = self._gauge(
+            "ready_part", "1 while a part of the way to a socket works.", "part", mode="livemin"
+        )
+        # The file of its kind is opened with it: later there may be no descriptor left.
+        self.ready_part.labels("loop").set(1)
 
     def fold(self) -> None:
         """Move the tally into the metrics; once a second."""

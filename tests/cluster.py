@@ -132,13 +132,17 @@ class Host:
         """Return the URL of the admin WebSocket, without key and token."""
         return f"{self.base_url}/ws/admin"
 
+    def command(self) -> list[str]:
+        """Return program and arguments."""
+        return [sys.executable, "-m", "daisi_ws", "serve", "--workers", str(self.workers)]
+
     def start(self) -> None:
         """Start the supervisor; the log goes on where an earlier life ended."""
         assert self._process is None, f"{self.name} is already started"
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "daisi_ws", "serve", "--workers", str(self.workers)],
+                self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

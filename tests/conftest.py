@@ -7,7 +7,15 @@ import functools
 import inspect
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+)
 from typing import TYPE_CHECKING
 
 import nats as nats_py
@@ -56,6 +64,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             seconds = _seconds(item)
             item.obj = _limited(item.obj, seconds)
             item.add_marker(pytest.mark.timeout(seconds + _CANCEL_GRACE), append=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make what a test has printed fit to travel: reports go from process to process in UTF-8."""
+    report = yield
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
+    ]
+    return report
 
 
 def _seconds(item: pytest.Item) -> float:

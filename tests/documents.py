@@ -21,7 +21,11 @@ OPERATIONS: Final = ROOT / "docs/operations.md"
 CONFIGURATION: Final = ROOT / "docs/configuration.md"
 ARCHITECTURE: Final = ROOT / "docs/architecture.md"
 DECISIONS: Final = ROOT / "docs/decisions.md"
-BY_HAND: Final = (README, CHANGELOG, INDEX, PROTOCOL, OPERATIONS, ARCHITECTURE, DECISIONS)
+CHAOS: Final = ROOT / "docs/chaos.md"
+SECURITY: Final = ROOT / "docs/security.md"
+BY_HAND: Final = (
+    README, CHANGELOG, INDEX, PROTOCOL, OPERATIONS, ARCHITECTURE, DECISIONS, CHAOS, SECURITY
+)  # fmt: skip
 ALL: Final = (*BY_HAND, CONFIGURATION)
 
 _FENCE = re.compile(r"^```(\w*) ?(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

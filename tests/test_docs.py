@@ -256,7 +256,7 @@ def test_example_frames_are_frames() -> None:
     assert not [line for line in sent if isinstance(decode(line.encode()), Other)]
     received = "".join(blocks(PROTOCOL, "json", "client")).splitlines()
     parsed = {type(frames.parse_client_message(line)) for line in received}
-    assert parsed == {frames.SelectChat, frames.RefreshToken}
+    assert parsed == {frames.SelectChat, frames.RefreshToken, frames.ResumeFrom}
 
 
 @each_document

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeAlias
 
 import grpc.aio
@@ -130,9 +131,9 @@ class ForwardStream:
                 case Batch() as batch:
                     await self._accept(batch)
                 case Barrier() as barrier:
-                    await self._question(barrier.id, self._barrier(barrier))
+                    await self._question(barrier.id, partial(self._barrier, barrier))
                 case Displace() as displace:
-                    await self._question(displace.id, self._displace(displace))
+                    await self._question(displace.id, partial(self._displace, displace))
                 case Hello():
                     raise MalformedPacket("Hello must come once")
 
@@ -157,16 +158,16 @@ class ForwardStream:
             self._highest = max(self._highest, item.seq)
         self._accepted(Accepted(batch.epoch, upto, batch.number))
 
-    async def _question(self, question_id: int, answer: Coroutine[None, None, Reply]) -> None:
+    async def _question(self, question_id: int, answer: Callable[[], Awaitable[Reply]]) -> None:
         task = self._loop.create_task(self._answer(question_id, answer))
         self._questions.add(task)
         task.add_done_callback(self._questions.discard)
         if len(self._questions) >= QUESTIONS:
             await asyncio.wait(self._questions, return_when="FIRST_COMPLETED")
 
-    async def _answer(self, question_id: int, answer: Coroutine[None, None, Reply]) -> None:
+    async def _answer(self, question_id: int, answer: Callable[[], Awaitable[Reply]]) -> None:
         try:
-            self._reply(await answer)
+            self._reply(await answer())
         except Unavailable as problem:
             self._reply(Failed(question_id, str(problem)))
         except Exception:

@@ -110,6 +110,11 @@ class HttpProtocol(web.RequestHandler):
         timeout = self._settings.handshake_timeout
         self._deadline = self._loop.call_later(timeout, self.force_close)
 
+    @property
+    def is_new(self) -> bool:
+        """Tell whether the first request is not whole yet."""
+        return self._deadline is not None
+
     def request_arrived(self) -> None:
         """Lift the deadline: the first request is whole."""
         if self._deadline is not None:

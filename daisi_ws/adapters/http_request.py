@@ -16,6 +16,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from daisi_ws.adapters.http_answers import Rejection
 from daisi_ws.domain.errors import BadRequest
+from daisi_ws.domain.resume import MAX_SEQ, Claim
 
 MAX_BODY_BYTES: Final = 16 * 1024
 SUBPROTOCOL: Final = "json.v1"
@@ -48,6 +49,25 @@ def token_of(request: web.BaseRequest) -> str | None:
         scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
         token = credentials.strip() if scheme.lower() == "bearer" else None
     return _ascii(token)
+
+
+def claim_of(request: web.BaseRequest) -> Claim | None:
+    """Return the position that a client comes with (query `last_seq`, `stream`), None without.
+
+    An empty `last_seq` says that it wants to know of positions, and has none yet.
+
+    :raises Rejection: 400 where it is no sequence.
+    """
+    query = request.rel_url.query
+    text = query.get("last_seq")
+    if text is None:
+        return None
+    if not text:
+        return Claim(None)
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_SEQ):
+        details = f"want a whole number from 0 to {MAX_SEQ}, or nothing for no position yet"
+        raise Rejection(BadRequest("bad last_seq", details=details, reason="bad_last_seq"), 400)
+    return Claim(int(text), query.get("stream", ""))
 
 
 def _ascii(text: str | None) -> str | None:

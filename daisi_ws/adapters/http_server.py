@@ -26,6 +26,7 @@ from daisi_ws.adapters.http_request import (
     api_key_of,
     check_origin,
     check_upgrade,
+    claim_of,
     read_body,
     request_id_of,
     segments_of,
@@ -100,6 +101,11 @@ class HttpServer:
             self._server.close()
             self._server = None
 
+    def handshakes(self) -> int:
+        """Return how many TCP connections are open whose first request is not whole yet."""
+        protocols = [] if self._protocols is None else self._protocols.connections
+        return sum(isinstance(p, HttpProtocol) and p.is_new for p in protocols)
+
     async def close(self) -> None:
         """End every connection: WebSockets by a close frame, the rest after its answer."""
         self.stop_accepting()
@@ -161,12 +167,13 @@ class HttpServer:
             refusal = InternalServerError("this server is going away", reason="draining")
             raise Rejection(refusal, 503, headers={"Retry-After": "1"}, close=True)
         check_origin(request, self._settings().allowed_origins)
+        claim = claim_of(request)
         self._authenticator.check_api_key(kind, api_key_of(request))
         if path is not None:
             path = (check_id("company_id", path[0]), check_id("agent_id", path[1]))
         principal = await self._authenticator.principal(kind, token_of(request), path)
         request_id = structlog.contextvars.get_contextvars()["request_id"]
-        return await self._websockets.serve(request, principal, request_id)
+        return await self._websockets.serve(request, principal, request_id, claim)
 
     async def _token(self, request: web.BaseRequest, *, kind: Kind) -> web.StreamResponse:
         try:

@@ -20,14 +20,15 @@ Lease = TypeVar("Lease", bound=tuple[object, ...])
 
 
 class LocksRedis:
-    """:class:`daisi_ws.app.ports.Locks` over one Redis connection."""
+    """:class:`daisi_ws.app.ports.Locks` and `Farewells` over one Redis connection."""
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
         self._acquire = Script.load("lock_acquire")
         self._renew = Script.load("lock_renew")
         self._release = Script.load("lock_release")
-        link.keep_loaded(self._acquire, self._renew, self._release)
+        self._leaving = Script.load("lock_leaving")
+        link.keep_loaded(self._acquire, self._renew, self._release, self._leaving)
 
     async def acquire(self, key: str, owner: str, ttl_seconds: float) -> Acquired | Held:
         """See :meth:`Locks.acquire`."""
@@ -37,12 +38,13 @@ class LocksRedis:
         """See :meth:`Locks.take`."""
         reply = await self._link.run(
             self._acquire,
-            (key, redis_keys.fence(key)),
+            (key, redis_keys.fence(key), redis_keys.leaving(key)),
             (owner, _milliseconds(ttl_seconds), holder.encode(_ANY_BYTES), _LEASE_PREFIX),
         )
         if isinstance(reply, int):
             return Acquired(reply)
-        return Held(reply[0].decode(_ANY_BYTES), alive=bool(reply[1]))
+        holder = reply[0].decode(_ANY_BYTES)
+        return Held(holder, alive=bool(reply[1]), leaving=bool(reply[2]))
 
     async def renew(self, leases: Sequence[tuple[str, str, float]]) -> list[bool]:
         """See :meth:`Locks.renew`. Beyond 200 there is a round trip for each 200."""
@@ -60,6 +62,14 @@ class LocksRedis:
         for chunk in _chunks(leases):
             keys = _keys([key for key, _ in chunk])
             await self._link.run(self._release, keys, [owner for _, owner in chunk])
+
+    async def announce(self, leases: Sequence[tuple[str, str]], ttl_seconds: float) -> None:
+        """See :meth:`Farewells.announce`. Beyond 200 there is a round trip for each 200."""
+        for chunk in _chunks(leases):
+            keys = [redis_keys.leaving(key) for key, _ in chunk]
+            arguments: list[Argument] = [_milliseconds(ttl_seconds)]
+            arguments += [owner for _, owner in chunk]
+            await self._link.run(self._leaving, keys, arguments)
 
 
 def _keys(locks: Sequence[str]) -> list[str]:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
+from nats.errors import Error as NatsError
 
-from daisi_ws.adapters.nats_connection import ApiError, NatsConnection
-from daisi_ws.adapters.nats_stream import JetStream
+from daisi_ws.adapters.nats_connection import API_TIMEOUT_SECONDS, ApiError, NatsConnection
+from daisi_ws.adapters.nats_stream import STREAM_NOT_FOUND, JetStream
 from daisi_ws.domain import consumer
 from daisi_ws.domain.consumer import GROUP, ConsumerSettings
 from daisi_ws.domain.errors import Unavailable
@@ -28,6 +29,10 @@ class ConsumerGone(Unavailable):
     """There is no consumer of that name any more."""
 
 
+class StreamGone(Unavailable):
+    """There is no stream of that name any more."""
+
+
 class NatsBinding:
     """What the JetStream API is asked about one consumer."""
 
@@ -42,15 +47,19 @@ class NatsBinding:
         """Return the API's subject for a request about the consumer, without prefix."""
         return f"{verb}.{self._stream.name}.{self._settings.name}"
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self, timeout: float = API_TIMEOUT_SECONDS) -> dict[str, Any]:
         """Return the consumer's info.
 
+        :param timeout: seconds.
         :raises ConsumerGone: there is none.
+        :raises StreamGone: nor a stream.
         :raises Unavailable: NATS does not answer.
         """
         try:
-            return await self._connection.request(self.api("CONSUMER.INFO"), {})
+            return await self._connection.request(self.api("CONSUMER.INFO"), {}, timeout)
         except ApiError as error:
+            if error.code == STREAM_NOT_FOUND:
+                raise StreamGone(f"the stream {self._stream.name} is gone") from None
             if error.code == CONSUMER_NOT_FOUND:
                 raise ConsumerGone("the consumer is gone") from None
             raise Unavailable(str(error)) from None
@@ -85,6 +94,27 @@ class NatsBinding:
         :raises Unavailable: NATS does not answer.
         """
         await self._connection.request(self.api("CONSUMER.UNPIN"), {"group": GROUP}, timeout=1.0)
+
+    async def give_again(self, info: dict[str, Any]) -> None:
+        """Have the last message that was given out delivered again if nothing else can be.
+
+        A reader that ended with as many unacknowledged as may be leaves none to be given, and so
+        nobody would be pinned before they are delivered again, after the ack wait.
+        """
+        groups = info.get("priority_groups") or ()
+        if not groups or any(group.get("pinned_client_id") for group in groups):
+            return
+        if info["num_ack_pending"] < info["config"]["max_ack_pending"]:
+            return
+        last = info["delivered"]
+        # ADR-15: stream, consumer, deliveries, stream and consumer sequence, time, what is left.
+        place = f"{self._stream.name}.{self._settings.name}.1"
+        subject = f"$JS.ACK.{place}.{last['stream_seq']}.{last['consumer_seq']}.0.0"
+        log.warning("nobody reads, and too much is unacknowledged: asking for it again")
+        try:
+            await self._connection.client.publish(subject, b"-NAK")
+        except (NatsError, OSError) as error:
+            raise Unavailable(f"not asked for again: {error}") from None
 
     async def _make(self, start_after: int | None) -> dict[str, Any]:
         try:

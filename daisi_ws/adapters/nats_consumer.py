@@ -20,13 +20,20 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from daisi_ws.adapters import trace
-from daisi_ws.adapters.nats_binding import ConsumerGone, ConsumerMismatch, NatsBinding
-from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
+from daisi_ws.adapters.nats_binding import ConsumerGone, ConsumerMismatch, NatsBinding, StreamGone
+from daisi_ws.adapters.nats_connection import (
+    API,
+    API_TIMEOUT_SECONDS,
+    ApiError,
+    NatsConnection,
+)
 from daisi_ws.adapters.nats_stream import JetStream, StreamMissing, request_id_of
-from daisi_ws.app.ports import Received, StreamHandler
+from daisi_ws.app.ports import Bounds, Received, StreamHandler
+from daisi_ws.app.readiness_ports import ConsumerState
 from daisi_ws.domain import consumer
 from daisi_ws.domain.consumer import GROUP, ConsumerSettings
 from daisi_ws.domain.errors import Unavailable
+from daisi_ws.domain.subjects import FILTER
 
 WRONG_PIN: Final = "423"
 ENDED: Final = ("404", "408", "409")
@@ -36,6 +43,7 @@ _STANDBY_EXPIRY_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 0.5
 _RESIGN_SECONDS: Final = 1.0
 _TICK_SECONDS: Final = 0.25
+_PULL_LATE_SECONDS: Final = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +89,8 @@ class NatsConsumer:
         self.lag = 0
         self.pulled_at: float | None = None
         self.problem = "not bound yet"
+        self.stream_problem = ""
+        self.stream_seen = 0
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -88,6 +98,18 @@ class NatsConsumer:
     def bound(self) -> bool:
         """Tell whether the consumer exists and is being pulled from."""
         return self._bound and self._connection.up
+
+    @property
+    def working(self) -> bool:
+        """Tell whether what keeps the consumer going has not ended, against all expectation."""
+        return self._keeper is None or self._leaving or not self._keeper.done()
+
+    @property
+    def pulling(self) -> bool:
+        """Tell whether messages are asked for, or need not be."""
+        if self._push_subject or self._paused or self._leaving or self.pulled_at is None:
+            return True
+        return asyncio.get_running_loop().time() < self._asked_until + _PULL_LATE_SECONDS
 
     async def prepare(self, read_before: str = "") -> None:
         """Find or make stream and consumer.
@@ -98,7 +120,12 @@ class NatsConsumer:
         :raises StreamMissing: there is no stream and it may not be made.
         :raises Unavailable: NATS does not answer.
         """
-        await self._stream.ensure()
+        try:
+            await self._stream.ensure()
+        except StreamMissing as problem:
+            self.stream_problem = str(problem)
+            raise
+        self._saw_stream()
         if read_before not in ("", self._stream.identity):
             self._fresh = False
         config = await self._binding.ensure(self._start_after)
@@ -151,16 +178,39 @@ class NatsConsumer:
         """See :meth:`Stream.stand_by`."""
         self._pin = None
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self, timeout: float = API_TIMEOUT_SECONDS) -> dict[str, Any]:
         """Return the consumer's info.
 
+        :param timeout: seconds.
         :raises Unavailable: NATS does not answer, or the consumer is gone.
         """
         try:
-            return await self._binding.info()
+            info = await self._binding.info(timeout)
         except ConsumerGone as problem:
+            self._saw_stream()
             self._lose(str(problem))
             raise
+        except StreamGone as problem:
+            self.stream_problem = str(problem)
+            self._lose(str(problem))
+            raise
+        self._saw_stream()
+        return info
+
+    async def look(self, timeout: float) -> ConsumerState:
+        """See :meth:`ConsumerView.look`."""
+        info = await self.info(timeout)
+        await self._binding.give_again(info)
+        return ConsumerState(
+            pending=int(info["num_pending"]),
+            unacknowledged=int(info["num_ack_pending"]),
+            delivered=int(info["delivered"]["consumer_seq"]),
+            pulled=bool(info.get("num_waiting") or info.get("push_bound")),
+        )
+
+    def _saw_stream(self) -> None:
+        self.stream_problem = ""
+        self.stream_seen += 1
 
     async def ack_floor(self) -> int:
         """See :meth:`Stream.ack_floor`."""
@@ -178,17 +228,15 @@ class NatsConsumer:
         info = await self.info()
         return int(info["ack_floor"]["stream_seq"]), int(info["delivered"]["stream_seq"])
 
-    async def read(self, after: int, upto: int) -> list[Received]:
+    async def read(
+        self, after: int, upto: int, subject: str = FILTER, limit: int | None = None
+    ) -> list[Received]:
         """See :meth:`Stream.read`."""
-        return await self._stream.read(after, upto)
+        return await self._stream.read(after, upto, subject, limit)
 
-    async def first_seq(self) -> int:
-        """See :meth:`Stream.first_seq`."""
-        return await self._stream.first_seq()
-
-    async def last_seq(self) -> int:
-        """See :meth:`Stream.last_seq`."""
-        return await self._stream.last_seq()
+    async def bounds(self) -> Bounds:
+        """See :meth:`Stream.bounds`."""
+        return await self._stream.bounds()
 
     async def dead_letter(self, message: Received, reason: str, problem: str) -> None:
         """See :meth:`Stream.dead_letter`."""

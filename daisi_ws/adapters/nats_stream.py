@@ -21,7 +21,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NoStreamResponseError
 
 from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
-from daisi_ws.app.ports import Received
+from daisi_ws.app.ports import Bounds, Received
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.streams import identity
 from daisi_ws.domain.subjects import FILTER
@@ -84,31 +84,35 @@ class JetStream:
         self.allow_direct = bool(info["config"].get("allow_direct"))
         return info
 
-    async def last_seq(self) -> int:
-        """Return the last sequence of the stream.
+    async def bounds(self) -> Bounds:
+        """Return which stream there is, and the first and the last sequence it has now.
 
         :raises Unavailable: NATS does not answer, or the stream is gone.
         """
-        return int((await self._state())["last_seq"])
+        try:
+            info = await self._connection.request(f"STREAM.INFO.{self.name}", {})
+        except ApiError as error:
+            raise Unavailable(str(error)) from None
+        state = info["state"]
+        found = identity(self.name, info["created"])
+        return Bounds(found, int(state["first_seq"]), int(state["last_seq"]))
 
-    async def first_seq(self) -> int:
-        """Return the first sequence that the stream still has.
-
-        :raises Unavailable: NATS does not answer, or the stream is gone.
-        """
-        return int((await self._state())["first_seq"])
-
-    async def read(self, after: int, upto: int) -> list[Received]:
+    async def read(
+        self, after: int, upto: int, subject: str = FILTER, limit: int | None = None
+    ) -> list[Received]:
         """Read events of the stream itself: sequences over `after`, up to `upto`, in order.
 
+        :param subject: only events published to it; wildcards as in NATS.
+        :param limit: end when there are so many.
         :raises Unavailable: NATS does not answer.
         """
         messages: list[Received] = []
-        while after < upto:
+        while after < upto and (limit is None or len(messages) < limit):
             if self.allow_direct:
-                batch = await self._read_batch(after + 1)
+                size = _BATCH if limit is None else min(_BATCH, limit - len(messages))
+                batch = await self._read_batch(after + 1, subject, size)
             else:
-                batch = await self._read_one(after + 1)
+                batch = await self._read_one(after + 1, subject)
             if not batch:
                 break
             messages.extend(message for message in batch if message.seq <= upto)
@@ -148,14 +152,6 @@ class JetStream:
             )
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"dead letter not stored: {error}") from None
-
-    async def _state(self) -> dict[str, Any]:
-        try:
-            info = await self._connection.request(f"STREAM.INFO.{self.name}", {})
-        except ApiError as error:
-            raise Unavailable(str(error)) from None
-        state: dict[str, Any] = info["state"]
-        return state
 
     async def _make(self) -> dict[str, Any]:
         if not self._create:
@@ -200,7 +196,7 @@ class JetStream:
             log.info("dead letters keep their stream", problem=str(error))
         self._letters_kept = True
 
-    async def _read_batch(self, first: int) -> list[Received]:
+    async def _read_batch(self, first: int, subject: str, size: int) -> list[Received]:
         client = self._connection.client
         inbox = client.new_inbox()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -218,7 +214,7 @@ class JetStream:
         except (NatsError, OSError) as error:
             raise Unavailable(f"the stream cannot be read: {error}") from None
         try:
-            request = {"seq": first, "batch": _BATCH, "next_by_subj": FILTER}
+            request = {"seq": first, "batch": size, "next_by_subj": subject}
             await client.publish(
                 f"{API}.DIRECT.GET.{self.name}", json.dumps(request).encode(), reply=inbox
             )
@@ -232,8 +228,8 @@ class JetStream:
                     await subscription.unsubscribe()
         return messages
 
-    async def _read_one(self, first: int) -> list[Received]:
-        request = {"seq": first, "next_by_subj": FILTER}
+    async def _read_one(self, first: int, subject: str) -> list[Received]:
+        request = {"seq": first, "next_by_subj": subject}
         try:
             reply = await self._connection.request(f"STREAM.MSG.GET.{self.name}", request)
         except ApiError as error:

@@ -1,6 +1,6 @@
 """The link to one peer: its queue, its questions, its breaker, and a session while there is use.
 
-Whatever goes wrong ends the session; what is unaccepted goes back to the head of the queue, and
+Whatever goes wrong ends the session; what is not taken goes back to the head of the queue, and
 the next session begins with it, as soon as the breaker allows. Every session has a channel of its
 own: gRPC's reconnecting knows neither breaker nor lease.
 """
@@ -219,7 +219,7 @@ class PeerLink:
             return
         context.metrics.pool_created.inc()
         context.metrics.pool_size.inc()
-        work = Work(self.queue, self._calls, self._wake, self._heard, self._accepted)
+        work = Work(self.queue, self._calls, self._wake, self._heard, self._taken)
         session = self._session = Session(channel, context, work)
         try:
             await session.run()
@@ -255,8 +255,8 @@ class PeerLink:
             log.info("peer back", peer=self.pod_id, address=self._address)
         self._close_breaker()
 
-    def _accepted(self, accepted: int, again: int) -> None:
-        self._sent.inc(accepted)
+    def _taken(self, taken: int, again: int) -> None:
+        self._sent.inc(taken)
         if again:
             self._context.metrics.forward_retry_success.inc(again)
         if not self.queue.full:

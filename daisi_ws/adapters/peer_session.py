@@ -41,7 +41,7 @@ Stream: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 
 
 class Lost(Exception):
-    """The session ended before its time; everything unaccepted is to be sent again."""
+    """The session ended before its time; everything not taken is to be sent again."""
 
 
 @dataclass(slots=True)
@@ -50,15 +50,15 @@ class Work:
 
     :param wake: set when there is something new to write.
     :param heard: called with the peer's first answer.
-    :param accepted: called with how many events were accepted, and how many of them had been
-        sent before.
+    :param taken: called with how many events were taken, and how many of them had been sent
+        before; also when more or less of what was taken is accepted.
     """
 
     queue: ForwardQueue
     calls: PeerCalls
     wake: asyncio.Event
     heard: Callable[[], None]
-    accepted: Callable[[int, int], None]
+    taken: Callable[[int, int], None]
 
 
 class Session:
@@ -76,7 +76,6 @@ class Session:
         self._owed: deque[tuple[int, float]] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._health: asyncio.Task[None] | None = None
-        self._told = (-1, -1)
         self._tell = False
         self._answered = False
         self._heard_at = self._used_at = context.clock()
@@ -132,8 +131,9 @@ class Session:
         elif now - self._heard_at >= settings.health_interval:
             if self._health is None:
                 self._health = self._loop.create_task(self._check_health())
-        elif not self._owed and self._told < (course.epoch, course.progress):
-            self._tell = course.progress >= 0
+        elif not self._owed and course.progress >= 0:
+            # Also where nothing is new: who is pushed to knows by it that this pod reads.
+            self._tell = True
             self._work.wake.set()
 
     @property
@@ -194,7 +194,6 @@ class Session:
 
     def _batch(self, number: int, upto: int, items: list[Item], now: float) -> Batch:
         course = self._context.course
-        self._told = (course.epoch, upto)
         self._owed.append((number, now))
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout, self._look)
@@ -227,10 +226,12 @@ class Session:
         if reply.epoch != self._context.course.epoch:
             return
         queue = self._work.queue
-        accepted, again = queue.accept(reply.number, reply.upto)
-        if accepted:
+        withheld = queue.withheld
+        taken, again = queue.accept(reply.number, reply.upto)
+        if taken:
             self._used_at = self._heard_at
-            self._work.accepted(accepted, again)
+        if taken or queue.withheld != withheld:
+            self._work.taken(taken, again)
             if queue.sendable:
                 self._work.wake.set()
 

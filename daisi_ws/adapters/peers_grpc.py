@@ -107,6 +107,11 @@ class PeersGrpc:
         floors = [link.queue.floor() for link in self._links.values() if link.queue.held]
         return min((floor for floor in floors if floor is not None), default=None)
 
+    def withheld(self) -> int | None:
+        """See :meth:`Peers.withheld`."""
+        floors = (link.queue.withheld for link in self._links.values())
+        return min((floor for floor in floors if floor is not None), default=None)
+
     def has_room(self) -> bool:
         """See :meth:`Peers.has_room`."""
         return not self._context.course.full

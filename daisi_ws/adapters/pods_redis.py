@@ -19,6 +19,9 @@ _pod = msgspec.json.Decoder(PodRecord)
 _reader = msgspec.json.Decoder(ReaderRecord)
 _encode = msgspec.json.Encoder().encode
 
+# msgspec lets two of Python's own through: text that is not UTF-8, arrays nested too deeply.
+_NO_RECORD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 log = structlog.get_logger(__name__)
 
 
@@ -29,7 +32,7 @@ def decode_reader(record: bytes | None) -> ReaderRecord | None:
     """
     try:
         return None if record is None else _reader.decode(record)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _NO_RECORD as error:
         raise Unavailable(f"the reader's record is none: {error}") from None
 
 
@@ -39,7 +42,7 @@ def _decode_pod(record: bytes | None) -> PodRecord | None:
         return None
     try:
         return _pod.decode(record)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _NO_RECORD as error:
         limited(log, "pod record ignored", record=repr(record[:200]), problem=str(error))
         return None
 
@@ -105,6 +108,8 @@ class PodsRedis:
             self._link.send("SET", key, secrets.token_hex(8), "NX"), self._link.send("GET", key)
         )
         del made
+        if found is None:
+            raise Unavailable("the data was lost just now")
         return str(found.decode())
 
     async def claim_host(self, host: str, supervisor: str) -> str | None:

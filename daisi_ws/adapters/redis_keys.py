@@ -12,6 +12,7 @@ can. Route keys are made by :func:`daisi_ws.domain.subjects.route_key`.
 | `session_kill:…` (channel) | `{"new_pod_id", "holder"}` |
 | `admin_route:{company}:{agent}` | SET of pod IDs; each part exact or `*` |
 | `fence:{<lock key>}` | number and lock value of the newest owner, no lock value once it gave up |
+| `leaving:{<lock key>}` | lock value of a holder that was asked to connect elsewhere |
 | `pod:{id}` | a pod's record (JSON), with its lease as TTL |
 | `pods` | SET of the IDs of all pods that were not removed |
 | `reader:{stream}` | the newest reader's record (JSON), without TTL |
@@ -37,6 +38,11 @@ def token_cache(kind: str, digest: str) -> str:
 def fence(lock_key: str) -> str:
     """Return the key of a lock's fencing number."""
     return f"fence:{{{lock_key}}}"
+
+
+def leaving(lock_key: str) -> str:
+    """Return the key that marks the holder of a lock as leaving."""
+    return f"leaving:{{{lock_key}}}"
 
 
 def pod(pod_id: str) -> str:

@@ -83,6 +83,11 @@ class RedisLink:
         """Tell whether commands are being taken."""
         return self._up.is_set()
 
+    @property
+    def working(self) -> bool:
+        """Tell whether what keeps the connection up has not ended, against all expectation."""
+        return self._keeper is None or not self._keeper.done()
+
     def on_connect(self, callback: Callable[[RedisLink], None]) -> None:
         """Call back on each new connection, to send what sets it up before anything else.
 

@@ -16,6 +16,7 @@ from daisi_ws.adapters import redis_keys
 from daisi_ws.adapters.pods_redis import decode_reader
 from daisi_ws.adapters.redis_link import RedisLink, Script
 from daisi_ws.app.ports import ReaderRecord
+from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.subjects import interest_of, route_key
 from daisi_ws.log import limited
 
@@ -115,6 +116,27 @@ class RoutesRedis:
         keys = (route_key(interest), redis_keys.pod(pod_id))
         await self._link.run(self._forget, keys, (pod_id,))
 
+    async def check(self) -> bool:
+        """Ask whether changes are still being told; begin anew where they are not.
+
+        Where the server refused to tell them nothing is cached, and nothing has to be told.
+
+        :raises Unavailable: Redis is away.
+        """
+        if not self.tracking:
+            return True
+        try:
+            told = await self._link.call("CLIENT", "TRACKINGINFO")
+        except Unavailable:
+            if self._link.up:
+                return True  # the question is refused, perhaps by an ACL
+            raise
+        if _tracks(told):
+            return True
+        self._track(self._link)
+        self._tell(None)
+        return False
+
     def _track(self, link: RedisLink) -> None:
         self._tracked = False
         # OPTIN: only what is read to be cached is tracked, not every lock and token that is looked
@@ -142,6 +164,12 @@ class RoutesRedis:
     def _tell(self, interests: Sequence[str] | None) -> None:
         for callback in self._invalidated:
             callback(interests)
+
+
+def _tracks(info: Any) -> bool:
+    """Tell from the reply to `CLIENT TRACKINGINFO`, a map, whether keys are tracked."""
+    flags = info.get(b"flags", ()) if isinstance(info, dict) else ()
+    return b"on" in flags and b"broken_redirect" not in flags
 
 
 def _consume(future: asyncio.Future[Any]) -> None:

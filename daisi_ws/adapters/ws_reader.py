@@ -100,6 +100,9 @@ class Reader:
             if isinstance(message, frames.SelectChat):
                 self._count("select_chat")
                 await self._gateway.select_chat(self._connection, message)
+            elif isinstance(message, frames.ResumeFrom):
+                self._count("resume")
+                await self._gateway.resume(self._connection, message)
             else:
                 self._count("token")
                 await self._gateway.refresh_token(self._connection, message)

@@ -25,6 +25,7 @@ from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.deadlines import CLIENT_CLOSE_SECONDS
 from daisi_ws.domain.errors import BadRequest
 from daisi_ws.domain.principal import Principal
+from daisi_ws.domain.resume import Claim
 from daisi_ws.metrics import Metrics
 
 log = structlog.get_logger()
@@ -106,10 +107,15 @@ class WebSocketServer:
             log.warning("compression is not offered to clients", configured=mode)
 
     async def serve(
-        self, request: web.BaseRequest, principal: Principal, request_id: str
+        self,
+        request: web.BaseRequest,
+        principal: Principal,
+        request_id: str,
+        claim: Claim | None = None,
     ) -> web.StreamResponse:
         """Admit and upgrade a client; a task of its own then serves it until it has gone.
 
+        :param claim: the position that it came with.
         :raises Refusal: it was not admitted.
         :raises ConnectionError: it left before it was upgraded.
         """
@@ -120,7 +126,7 @@ class WebSocketServer:
         assert task is not None
         self._tasks.add(task)
         try:
-            connection = await self._gateway.admit(principal, request_id)
+            connection = await self._gateway.admit(principal, request_id, claim)
             try:
                 client = await self._upgrade(request, socket, connection)
             except BaseException:

@@ -15,6 +15,7 @@ from daisi_ws.app.delivery import Delivery
 from daisi_ws.app.hub import Hub
 from daisi_ws.app.interests import Interests
 from daisi_ws.app.ports import Sink
+from daisi_ws.app.resume import Resumption
 from daisi_ws.domain import frames
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.errors import (
@@ -24,9 +25,10 @@ from daisi_ws.domain.errors import (
     SubscriptionFailure,
     Unavailable,
 )
-from daisi_ws.domain.frames import RefreshToken, SelectChat
+from daisi_ws.domain.frames import RefreshToken, ResumeFrom, SelectChat
 from daisi_ws.domain.outbox import Outbox
 from daisi_ws.domain.principal import Principal
+from daisi_ws.domain.resume import Claim
 from daisi_ws.domain.streams import Point
 
 log = structlog.get_logger(__name__)
@@ -71,6 +73,7 @@ class Admission:
         interests: Interests,
         sessions: Sessions,
         tokens: Tokens,
+        resumption: Resumption,
         outbox: Callable[[], Outbox],
         timeout: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
@@ -81,6 +84,7 @@ class Admission:
         self._interests = interests
         self._sessions = sessions
         self._tokens = tokens
+        self._resumption = resumption
         self._outbox = outbox
         self._timeout = timeout
         self._clock = clock
@@ -94,8 +98,14 @@ class Admission:
         """Refuse new connections from now on."""
         self._accepting = False
 
-    async def admit(self, principal: Principal, request_id: str) -> Connection:
-        """See :meth:`Gateway.admit`. Session and interests are asked for at the same time."""
+    async def admit(
+        self, principal: Principal, request_id: str, claim: Claim | None = None
+    ) -> Connection:
+        """See :meth:`Gateway.admit`. Session and interests are asked for at the same time.
+
+        Whoever comes with a position may have a connection that still delivers (make before
+        break): its session is taken over only when nothing else can fail any more.
+        """
         connection = Connection(
             connection_id=uuid4().hex,
             pod_id=self._pod_id,
@@ -105,47 +115,63 @@ class Admission:
             queue=self._delivery.queue,
             may_write=self._delivery.may_write,
         )
+        if claim is not None:
+            self._resumption.hold(connection)
         self._hub.join(connection)
-        session = asyncio.ensure_future(self._sessions.acquire(connection))
+        early = claim is None or claim.seq is None
+        session = asyncio.ensure_future(self._sessions.acquire(connection)) if early else None
         try:
             async with asyncio.timeout(self._timeout()):
                 connection.position = await self._subscribe(connection)
+                if claim is not None and claim.seq is not None:
+                    await self._resumption.joining(connection, claim)
+                session = session or asyncio.ensure_future(self._sessions.acquire(connection))
                 await session
+                if claim is not None and self._resumption.is_outrun(connection):
+                    await self._resumption.joining(connection, claim)
         except BaseException as error:  # noqa: BLE001 - whatever it was, all is given back
             # The release must come after whatever the acquisition has already sent.
-            session.cancel()
-            await asyncio.gather(session, return_exceptions=True)
+            if session is not None:
+                session.cancel()
+                await asyncio.gather(session, return_exceptions=True)
             await self.leave(connection, CloseReason.INTERNAL_ERROR)
             raise _refusal(error) from None
         return connection
 
     def open(self, connection: Connection, sink: Sink) -> None:
         """See :meth:`Gateway.open`."""
-        position = connection.complete_after(self._delivery.stream)
-        ready = frames.ready(self._delivery.stream, position, connection.connection_id)
+        stream = self._delivery.stream
+        recovery = connection.recovery = self._resumption.checked(connection)
+        if recovery is not None and recovery.recovered:
+            position = recovery.after
+        else:
+            position = connection.complete_after(stream)
+        ready = frames.ready(stream, position, connection.connection_id, recovery)
         connection.open(sink, ready, position, self._clock())
+        self._delivery.has(connection, max(position, 0 if recovery is None else recovery.upto))
 
     async def select_chat(self, connection: Connection, message: SelectChat) -> None:
         """See :meth:`Gateway.select_chat`. The old chat is left at once."""
         subject = connection.principal.thread(message.chat_id)
         if subject is None:
             raise BadRequest("admins select no chats", details="select_chat is for users")
-        position = self._delivery.point
-        if connection.chat != subject:
-            self._leave_chat(connection)
-            connection.chat = subject
-            try:
-                position = await self._interests.want(connection, subject)
-            except Unavailable as error:
-                self._leave_chat(connection)
-                raise SubscriptionFailure("chat not selected", details=str(error)) from None
-            except Refusal:
-                self._leave_chat(connection)
-                raise
-            if connection.state is State.CLOSED or connection.chat != subject:
-                self._unsubscribe(connection, subject)
+        claim = message.claim
+        if claim is not None:
+            self._resumption.hold(connection)
+        try:
+            position = await self._look_at(connection, subject)
+        except BaseException:
+            connection.let_go()
+            raise
+        seq = position.seq_in(self._delivery.stream)
+        if claim is not None:
+            seq = await self._resumption.resume_chat(connection, message, claim, position)
         if message.id is not None:
-            connection.send(frames.done(message.id, position.seq_in(self._delivery.stream)))
+            connection.send(frames.done(message.id, seq))
+
+    async def resume(self, connection: Connection, message: ResumeFrom) -> None:
+        """See :meth:`Gateway.resume`."""
+        await self._resumption.resume(connection, message)
 
     async def refresh_token(self, connection: Connection, message: RefreshToken) -> None:
         """See :meth:`Gateway.refresh_token`."""
@@ -167,6 +193,24 @@ class Admission:
         if not connection.principal.subject:
             return self._delivery.point
         return await self._interests.want(connection, connection.principal.subject)
+
+    async def _look_at(self, connection: Connection, subject: str) -> Point:
+        """Subscribe to a thread instead of the one before; return from where it is complete."""
+        if connection.chat == subject:
+            return self._delivery.point
+        self._leave_chat(connection)
+        connection.chat = subject
+        try:
+            position = await self._interests.want(connection, subject)
+        except Unavailable as error:
+            self._leave_chat(connection)
+            raise SubscriptionFailure("chat not selected", details=str(error)) from None
+        except Refusal:
+            self._leave_chat(connection)
+            raise
+        if connection.state is State.CLOSED or connection.chat != subject:
+            self._unsubscribe(connection, subject)
+        return position
 
     def _leave_chat(self, connection: Connection) -> None:
         subject, connection.chat = connection.chat, None

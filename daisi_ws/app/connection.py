@@ -10,6 +10,7 @@ from daisi_ws.app.ports import Sink
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.outbox import NOTHING, Outbox
 from daisi_ws.domain.principal import Principal
+from daisi_ws.domain.resume import Recovery
 from daisi_ws.domain.streams import Point
 from daisi_ws.domain.wire import text_frame
 
@@ -37,15 +38,19 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "_held",
+        "_limits",
         "_may_write",
         "_queue",
         "_queued",
         "behind_since",
         "chat",
         "connection_id",
+        "counted",
         "dropped",
         "interests",
         "last_seen",
+        "leaving",
         "lock_value",
         "on_close",
         "opened_at",
@@ -53,6 +58,7 @@ class Connection:
         "position",
         "principal",
         "reason",
+        "recovery",
         "request_id",
         "sink",
         "state",
@@ -79,15 +85,28 @@ class Connection:
         self.position = Point("", 0)
         self.state = State.JOINING
         self.reason: CloseReason | None = None
+        self.recovery: Recovery | None = None
         self.sink: Sink | None = None
         self.on_close: Callable[[CloseReason], None] | None = None
         self.behind_since: float | None = None
+        self.leaving = False
         self.last_seen = 0.0
         self.opened_at = 0.0
-        self.dropped = 0
+        self.dropped = self.counted = 0
+        self._held = False
+        self._limits = (outbox.max_count, outbox.max_bytes)
         self._queue = queue
         self._may_write = may_write
         self._queued = False
+
+    @property
+    def positions(self) -> bool:
+        """Tell whether the client asked for positions: it understands `gap` and `reconnect`."""
+        return self.outbox.positions
+
+    @positions.setter
+    def positions(self, asked: bool) -> None:
+        self.outbox.positions = asked
 
     def offer(self, seq: int, frame: bytes) -> int:
         """Put an event's frame into the outbox; return how many were dropped for it.
@@ -97,16 +116,15 @@ class Connection:
         """
         if self.state is State.CLOSED:
             return 0
-        if not self.outbox.has_room(len(frame)) and self._keeps_up():
+        if not self.outbox.has_room(len(frame)) and self._keeps_up() and self._takes():
             self._write()
-        dropped = self.outbox.put(seq, frame)
-        if self.state is State.JOINING:
-            # Nothing is promised yet: `ready` will tell a later position.
+        # Not lost yet: `ready` will tell a later position, or it is read again.
+        lossy = self.state is State.JOINING or self._held
+        dropped = self.outbox.put(seq, frame, lossy=lossy)
+        if lossy:
             dropped = 0
         self.dropped += dropped
-        if not self._queued:
-            self._queued = True
-            self._queue(self)
+        self._enqueue()
         return dropped
 
     def send(self, message: bytes) -> None:
@@ -128,14 +146,52 @@ class Connection:
         self.sink = sink
         self.state = State.OPEN
         self.opened_at = self.last_seen = now
+        self.let_go()
         self.outbox.discard_upto(position)
+        if self.recovery is not None:
+            self.outbox.merge(self.recovery.events, self.recovery.upto)
+            self.recovery = None
+        self.dropped += self.outbox.untold
         sink.write(text_frame(ready) + self.outbox.take())
+
+    def hold(self, max_count: int, max_bytes: int) -> None:
+        """Write nothing until :meth:`open` or :meth:`release`; at least so much may wait."""
+        if self._keeps_up():
+            self._write()
+        outbox = self.outbox
+        self._held = True
+        outbox.max_count = max(outbox.max_count, max_count)
+        outbox.max_bytes = max(outbox.max_bytes, max_bytes)
+
+    def release(self, told: bytes, recovery: Recovery, *, whole: bool) -> None:
+        """Go on: the message `told`, then what was missed and what was held, in order.
+
+        :param whole: what was missed is all that this connection is subscribed to.
+        """
+        if self.state is State.CLOSED:
+            return
+        upto = recovery.upto if whole else 0
+        self.outbox.merge(recovery.events, upto, text_frame(told))
+        if self._held:
+            self.dropped += self.outbox.untold
+        self.let_go()
+        if self._keeps_up():
+            self._write()
+        else:
+            self._enqueue()
+
+    def let_go(self) -> None:
+        """Hold nothing any more."""
+        if self._held:
+            self._held = False
+            self.outbox.max_count, self.outbox.max_bytes = self._limits
+            self._enqueue()
 
     def flush(self, now: float) -> int:
         """Write what waits, as one piece, unless the client is behind; return the bytes."""
         self._queued = False
         sink = self.sink
-        if self.state is not State.OPEN or sink is None or not self.outbox:
+        if self.state is not State.OPEN or sink is None or self._held or not self.outbox:
             return 0
         if sink.backlog() > BACKLOG_BYTES:
             if self.behind_since is None:
@@ -144,24 +200,42 @@ class Connection:
         self.behind_since = None
         return self._write()
 
-    def close(self, reason: CloseReason) -> None:
+    def close(self, reason: CloseReason, *, write: bool = True) -> None:
         """Stop delivering now, and end the socket with this reason. Idempotent.
 
-        What waits is written first, unless the session is somebody else's already.
+        :param write: what waits is written first; False if the session is somebody else's already.
         """
+        self.mute(reason, write=write)
+        if self.sink is not None and self.reason is not None:
+            self.sink.close(self.reason)
+
+    def mute(self, reason: CloseReason, *, write: bool = True) -> None:
+        """Stop delivering now, as :meth:`close` does, which ends the socket later."""
         if self.state is State.CLOSED:
             return
-        if self._keeps_up() and reason is not CloseReason.SESSION_LOST:
+        if write and self._keeps_up():
             self._write()
         self.state = State.CLOSED
         self.reason = reason
         if self.on_close is not None:
             self.on_close(reason)
-        if self.sink is not None:
-            self.sink.close(reason)
+
+    def _enqueue(self) -> None:
+        if not self._queued:
+            self._queued = True
+            self._queue(self)
 
     def _keeps_up(self) -> bool:
-        return self.state is State.OPEN and self.behind_since is None and self._may_write()
+        if self.state is not State.OPEN or self._held:
+            return False
+        return self.behind_since is None and self._may_write()
+
+    def _takes(self) -> bool:
+        """Tell whether the socket's buffer has room for what waits: a burst has a bound, too."""
+        if self.sink is None:
+            return False
+        most = BACKLOG_BYTES + self.outbox.max_bytes
+        return self.sink.backlog() + self.outbox.size <= most
 
     def _write(self) -> int:
         if self.sink is None or not self.outbox:

@@ -14,6 +14,10 @@ from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.errors import InternalServerError, SessionConflict, Unavailable
 from daisi_ws.metrics import Metrics
 
+CERTAIN_SECONDS: Final = 1.0
+"""So long a session must keep its lock after its pod has answered to count as another's: one that
+ended while Redis was away may just be giving it up, and who comes then is its own successor."""
+
 _FIRST_PAUSE_SECONDS: Final = 0.005
 _UNKNOWN_SECONDS: Final = 0.3
 """How long to ask again when Redis does not answer: long enough for a new connection to it."""
@@ -27,6 +31,9 @@ class Neighbours(Protocol):
 
     def rival(self, connection: Connection, holder: str) -> Connection | None:
         """Return the connection here that is not yet closed and has, or gets, this lock value."""
+
+    def displaced(self, rival: Connection) -> None:
+        """End a session of this pod: on return it delivers nothing any more."""
 
     def ask(self, holder: str, timeout: float) -> asyncio.Task[bool]:
         """Find out whether the holder's pod answers."""
@@ -68,6 +75,7 @@ class Contest:
         self._pause = _FIRST_PAUSE_SECONDS
         self._told: asyncio.Task[None] | None = None
         self._asked: asyncio.Task[bool] | None = None
+        self._answered_at = 0.0
         self.met = False
         self.maybe_owner = False
         """Whether the lock may be ours; after an unanswered question it may."""
@@ -87,7 +95,7 @@ class Contest:
             or the time is up.
         :raises InternalServerError: Redis is away.
         """
-        if before is not None and self._rejects:
+        if before is not None and self._rejects and not before.leaving:
             self._count_conflict()
             raise self._conflict()
         result = await self._ask("initial")
@@ -107,7 +115,7 @@ class Contest:
                 details="other connections of this identity keep opening; try again later",
                 reason="timeout",
             )
-        self._meet(held.holder, now)
+        self._meet(held, now)
         legacy = "#" not in held.holder
         if self._neighbours.is_ours(held.holder):
             rival = self._neighbours.rival(self._owner, held.holder)
@@ -116,7 +124,7 @@ class Contest:
             return await self._ask("force", held.holder)
         if self._rejects and legacy:
             raise self._conflict()
-        if self._rejects and held.alive:
+        if self._rejects and held.alive and not held.leaving:
             return await self._respect(held.holder, self._deadline - now)
         if self._told is None:
             left = self._force_at - now
@@ -133,31 +141,35 @@ class Contest:
         if self._asked is None:
             self._asked = self._neighbours.ask(holder, patience)
         elif self._asked.done() and self._asked.result():
-            raise self._conflict()
+            self._answered_at = self._answered_at or self._clock()
+            if self._clock() - self._answered_at >= CERTAIN_SECONDS:
+                raise self._conflict()
         await self._wait(patience, self._asked)
         self.check_wanted()
         return await self._ask("retry")
 
-    def _meet(self, holder: str, now: float) -> None:
-        self._count_conflict()
-        if holder != self._holder:
-            self._holder = holder
+    def _meet(self, held: Held, now: float) -> None:
+        rival = self._neighbours.rival(self._owner, held.holder)
+        if not (held.leaving or (rival is not None and rival.leaving)):
+            self._count_conflict()
+        if held.holder != self._holder:
+            self._holder = held.holder
             self._force_at = now + self._app.session_takeover_seconds
             self._pause = _FIRST_PAUSE_SECONDS
             self._told = None
             self._stop_asking()
 
     def _stop_asking(self) -> None:
+        self._answered_at = 0.0
         if self._asked is not None:
             self._asked.cancel()
             self._asked = None
 
     def _replace_local(self, rival: Connection) -> None:
         """End a session of this pod; it stops delivering before its lock is asked for."""
-        self._count_conflict()
-        if self._rejects:
+        if self._rejects and not rival.leaving:
             raise self._conflict()
-        rival.close(CloseReason.DISPLACED)
+        self._neighbours.displaced(rival)
 
     async def _wait(self, most: float, answer: asyncio.Task[None] | asyncio.Task[bool]) -> None:
         """Wait for the holder's pod to answer; at the longest for this turn's pause."""
@@ -202,6 +214,8 @@ class Contest:
         """
         if self._owner.state is State.CLOSED:
             reason = self._owner.reason or CloseReason.DISPLACED
+            if reason is CloseReason.GOING_AWAY:
+                raise InternalServerError("this server is going away", reason="cancelled")
             raise SessionConflict(
                 "the session was taken over by a newer connection", reason=reason.label
             )

@@ -61,6 +61,7 @@ class Delivery:
         self._scheduled = False
         self._freed = False
         self._recent: OrderedDict[int, None] = OrderedDict()
+        self._ahead: dict[tuple[Connection, str], int] = {}
         self._doubles = Doubles(clock)
         self._on_accepted: list[Callable[[], None]] = []
         self._open = asyncio.Event()
@@ -93,6 +94,7 @@ class Delivery:
         self.stream = stream
         self.mark = 0
         self._recent.clear()
+        self._ahead.clear()
         return True
 
     @property
@@ -110,6 +112,16 @@ class Delivery:
         if not self.follow(where.stream):
             return self.point
         return Point(self.stream, max(where.seq, self.mark))
+
+    def has(self, connection: Connection, upto: int, subject: str = "") -> None:
+        """Note that a connection has, or never had to get, everything up to `upto`.
+
+        The reader's word may overtake events that are on their way here: they come too late.
+
+        :param subject: only events of this subject; empty for all.
+        """
+        if upto > self.mark:
+            self._ahead[connection, subject] = upto
 
     async def wait_open(self) -> None:
         """Wait while this pod catches up on its own, or is held: pushed events come after that."""
@@ -147,6 +159,8 @@ class Delivery:
             else:
                 self._tally.duplicates += 1
         self.mark = max(self.mark, upto)
+        if self._ahead:
+            self._ahead = {key: seq for key, seq in self._ahead.items() if seq > self.mark}
         return self.accepted_upto()
 
     def wanted(self, address: Address) -> bool:
@@ -170,8 +184,14 @@ class Delivery:
         return self.mark if held is None else min(self.mark, held - 1)
 
     def held_floor(self) -> int | None:
-        """Return the lowest sequence withheld for a client without room, None if none is."""
-        floors = (c.outbox.held_from() for c in self._hub.behind)
+        """Return the lowest sequence withheld for a client without room, None if none is.
+
+        Only the acknowledgement waits for it: what is over a limit waits in its outbox.
+        """
+        if not self._hub.behind:
+            return None
+        behind = (c for c in self._hub.behind if c.state is State.OPEN)
+        floors = (c.outbox.held_from() for c in behind)
         return min((floor for floor in floors if floor is not None), default=None)
 
     def on_accepted(self, callback: Callable[[], None]) -> None:
@@ -200,15 +220,19 @@ class Delivery:
         if not wanting:
             return 0
         frame = text_frame(text)
-        count = dropped = 0
+        count = 0
         for connection in wanting:
-            dropped += connection.offer(seq, frame)
+            if self._ahead and self._comes_late(connection, subject, seq):
+                continue
+            connection.offer(seq, frame)
             count += 1
         self._tally.delivered += count
         self._timings.append((stored_ns, count))
-        if dropped:
-            self._metrics.messages_dropped.labels("slow_client").inc(dropped)
         return count
+
+    def _comes_late(self, connection: Connection, subject: str, seq: int) -> bool:
+        ahead = (self._ahead.get((connection, key), 0) for key in ("", subject))
+        return 0 < seq <= max(ahead)
 
     # -- the end of the loop turn -----------------------------------------------------------------
 
@@ -241,6 +265,7 @@ class Delivery:
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone: what was withheld for it is withheld no longer."""
+        self._count_dropped(connection)
         if connection in self._hub.behind:
             self._hub.behind.discard(connection)
             self._tell_accepted()
@@ -256,9 +281,23 @@ class Delivery:
         except Exception:  # the others still get theirs
             log.exception("outbox not written", request_id=connection.request_id)
             connection.close(CloseReason.INTERNAL_ERROR)
+        if connection.dropped != connection.counted:
+            self._count_dropped(connection)
+        behind = self._hub.behind
+        if connection.behind_since is None:
+            if connection in behind:
+                behind.discard(connection)
+                self._freed = True
+        elif connection.outbox.overflowed:
+            connection.close(CloseReason.TOO_SLOW)
         # One that has left since it was queued would stay here, and withhold what waits for it.
-        if connection.behind_since is not None and connection.state is State.OPEN:
-            self._hub.behind.add(connection)
+        elif connection.state is State.OPEN:
+            behind.add(connection)
+
+    def _count_dropped(self, connection: Connection) -> None:
+        dropped = connection.dropped - connection.counted
+        connection.counted = connection.dropped
+        self._metrics.messages_dropped.labels("slow_client").inc(dropped)
 
     def _observe(self) -> None:
         timings, self._timings = self._timings, []

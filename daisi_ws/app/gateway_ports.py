@@ -7,8 +7,9 @@ from typing import Protocol
 from daisi_ws.app.connection import Connection
 from daisi_ws.app.ports import Sink
 from daisi_ws.domain.close import CloseReason
-from daisi_ws.domain.frames import RefreshToken, SelectChat
+from daisi_ws.domain.frames import RefreshToken, ResumeFrom, SelectChat
 from daisi_ws.domain.principal import Kind, Principal
+from daisi_ws.domain.resume import Claim
 
 
 class Authenticator(Protocol):
@@ -50,9 +51,12 @@ class Gateway(Protocol):
     def accepting(self) -> bool:
         """Tell whether new connections are taken; False while the pod drains."""
 
-    async def admit(self, principal: Principal, request_id: str) -> Connection:
+    async def admit(
+        self, principal: Principal, request_id: str, claim: Claim | None = None
+    ) -> Connection:
         """Take the session and register the interests; the connection is `JOINING`.
 
+        :param claim: the position that the client came with; None: it wants to know of none.
         :raises SessionConflict: the identity has a session that is not to be replaced.
         :raises SubscriptionFailure: the interests could not be registered in time.
         :raises InternalServerError: a dependency is away.
@@ -67,6 +71,9 @@ class Gateway(Protocol):
 
         :raises Refusal: it cannot be done; the connection stays.
         """
+
+    async def resume(self, connection: Connection, message: ResumeFrom) -> None:
+        """Give an open connection again what came after a position, or tell why not."""
 
     async def refresh_token(self, connection: Connection, message: RefreshToken) -> None:
         """Go on with a fresh token of the same identity and scope.

@@ -25,6 +25,10 @@ from daisi_ws.metrics import Metrics
 
 ROUTES_RETRY_SECONDS: Final = 0.2
 
+TURN_EVENTS: Final = 256
+TURN_BYTES: Final = 1024 * 1024
+"""At most so much is handed on in one loop turn: sockets are written between two."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -32,6 +36,8 @@ class HandingOn:
     """What a reader does with what it reads, once per loop turn.
 
     :param shared: every pod reads a part, in no order over pods.
+    :param withhold: how many sequences the acknowledgement may stay behind what was handed on, for
+        clients without room (policy `block`); NATS goes on giving events meanwhile.
     :param refused: told the newer epoch when this pod's own delivery refuses it.
     :param legacy: hands an event to an older pod; None: that is not our business.
     """
@@ -45,6 +51,7 @@ class HandingOn:
         delivery: Delivery,
         peers: Peers,
         metrics: Metrics,
+        withhold: int,
         refused: Callable[[int], None],
         legacy: Callable[[str, Item], None] | None,
     ) -> None:
@@ -54,6 +61,7 @@ class HandingOn:
         self._delivery = delivery
         self._peers = peers
         self._tally = metrics.tally
+        self._withhold = withhold
         self._refused = refused
         self._legacy = legacy
         self._ledger = Ledger(stream, metrics, self._schedule, ordered=not shared)
@@ -102,6 +110,11 @@ class HandingOn:
         if not held:
             self._schedule()
 
+    def withhold_nothing(self) -> None:
+        """From now wait for no client's room: whoever has an event has it in an outbox."""
+        self._withhold = 0
+        self._schedule()
+
     def stop(self) -> None:
         """Forget everything: what is unfinished is somebody else's."""
         self._record = None
@@ -121,7 +134,8 @@ class HandingOn:
         if record is None:
             return
         local: list[Item] = []
-        waiting = self._waiting
+        waiting, room = self._waiting, TURN_BYTES
+        last, more = len(waiting) - TURN_EVENTS, False
         ready = not (self._held or self._reading_routes) and self._delivery.is_open
         while ready and waiting and self._peers.has_room():
             message = waiting[0]
@@ -132,6 +146,12 @@ class HandingOn:
             waiting.popleft()
             self._ledger.take(message)
             self.position = max(self.position, message.seq)
+            room -= len(message.data)
+            if more := len(waiting) <= last or room <= 0:
+                self._schedule()
+                break
+        if not more:
+            self._known = {}
         if local:
             accepted = self._delivery.accept(record.epoch, record.stream, self.position, local)
             if accepted == STALE:
@@ -215,9 +235,16 @@ class HandingOn:
         finally:
             self._reading_routes = False
             self.turn()
-            self._known = {}
 
     def _floor(self) -> int:
-        """Return the sequence up to which every owner has accepted."""
-        held = (self._peers.floor(), self._delivery.held_floor())
-        return min((f - 1 for f in held if f is not None), default=self.position)
+        """Return the sequence up to which every owner has accepted.
+
+        What only waits for a client's room may stay unacknowledged, but never so much that NATS
+        would give no more: nobody else waits for that client.
+        """
+        untaken = self._peers.floor()
+        floor = self.position if untaken is None else untaken - 1
+        for withheld in (self._peers.withheld(), self._delivery.held_floor()):
+            if withheld is not None:
+                floor = min(floor, max(withheld - 1, self.position - self._withhold))
+        return floor

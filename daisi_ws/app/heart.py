@@ -39,7 +39,8 @@ class HeartSettings:
 
     :param slow_after: behind for longer, a client counts as slow.
     :param slow_close: behind for longer, it is closed.
-    :param write_timeout: its socket takes no byte for longer, it is closed.
+    :param write_timeout: its socket takes no byte for longer, or an event's acceptance is withheld
+        for it for longer, it is closed.
     :param expiry_warning: 0 for no warning.
     """
 
@@ -66,11 +67,35 @@ class HeartSettings:
 
 @dataclass(slots=True)
 class _Behind:
-    """A client that is behind: when its backlog last shrank, and whether it was called slow."""
+    """A client that is behind.
+
+    :param moved_at: when its backlog last shrank.
+    :param held: sequence from which acceptance is withheld for it, since `held_at`.
+    :param slow: it was called slow.
+    """
 
     backlog: int
     moved_at: float
+    held: int | None = None
+    held_at: float = 0.0
     slow: bool = False
+
+    def look(self, connection: Connection, backlog: int, now: float) -> None:
+        """Note what has changed since the last look."""
+        if backlog < self.backlog:
+            self.moved_at = now
+        self.backlog = backlog
+        held = connection.outbox.held_from()
+        if held != self.held:
+            self.held, self.held_at = held, now
+
+    def stuck(self, now: float, since: float) -> float:
+        """Return for how long, in seconds, it takes nothing, or withholds what it was offered.
+
+        :param since: when it fell behind: before that its socket took everything.
+        """
+        moved_at = max(self.moved_at, since)
+        return now - (moved_at if self.held is None else min(moved_at, self.held_at))
 
 
 class Heart:
@@ -137,6 +162,7 @@ class Heart:
                 connection.behind_since = min(now, connection.behind_since + late)
         for behind in self._behind.values():
             behind.moved_at = min(now, behind.moved_at + late)
+            behind.held_at = min(now, behind.held_at + late)
 
     def _begin_round(self, now: float) -> None:
         self._previous_round_at, self._round_at = self._round_at, now
@@ -183,13 +209,15 @@ class Heart:
                 continue
             backlog = sink.backlog()
             behind = self._behind.setdefault(connection, _Behind(backlog, since))
-            if backlog < behind.backlog:
-                behind.backlog, behind.moved_at = backlog, now
-            if now - since > settings.slow_close or now - behind.moved_at > settings.write_timeout:
+            behind.look(connection, backlog, now)
+            slow = now - since > settings.slow_after
+            if now - since > settings.slow_close or (
+                behind.stuck(now, since) > settings.write_timeout
+            ):
                 connection.close(CloseReason.TOO_SLOW)
-            elif now - since > settings.slow_after and not behind.slow:
-                behind.slow = True
+            elif slow and not behind.slow:
                 self._tell_slow(connection, backlog, now - since)
+            behind.slow = slow
 
     def _tell_slow(self, connection: Connection, backlog: int, seconds: float) -> None:
         principal = connection.principal

@@ -19,7 +19,10 @@ class Inbound:
     :param barrier: notes that a pod serves interests, forgets their routes and says from where
         they are read anew; None if this pod is not the reader.
     :param displace: stops a session's delivery and gives up its lock.
+    :param lapsed: tells whether others may have given this pod up; `judge` returns when that is
+        known, and if so nothing is accepted any more.
     :param unserved: takes this pod out of a route that nobody here needs.
+    :ivar heard: grows with each word of the reader; `heard_from` is who that was.
     """
 
     def __init__(
@@ -30,18 +33,27 @@ class Inbound:
         barrier: Callable[[str, Iterable[str]], Awaitable[Position | None]],
         displace: Callable[[str, str], Awaitable[None]],
         unserved: Callable[[str], None],
+        lapsed: Callable[[], bool],
+        judge: Callable[[], Awaitable[None]],
     ) -> None:
         self._hub = hub
         self._delivery = delivery
         self._barrier = barrier
         self._displace = displace
         self._unserved = unserved
+        self._lapsed = lapsed
+        self._judge = judge
+        self.heard_from = ""
+        self.heard = 0
 
     async def accept(
         self, source: str, epoch: int, stream: str, upto: int, items: list[Item]
     ) -> int:
         """See :meth:`ports.Inbound.accept`."""
-        del source
+        if epoch >= self._delivery.epoch:
+            self.heard_from, self.heard = source, self.heard + 1
+        if self._lapsed():
+            await self._judge()
         if not self._delivery.is_open:
             await self._delivery.wait_open()
         for item in items:

@@ -40,6 +40,7 @@ class Ingest:
     :param shared: every pod reads a part; no reader, no order over pods.
     :param survey: looks who else is there: who reads must miss nobody, should Redis go away.
     :param wall: Unix time in seconds.
+    :param withhold: see :class:`HandingOn`.
     :param legacy: hands an event to an older pod; None: that is not our business.
     """
 
@@ -56,6 +57,7 @@ class Ingest:
         metrics: Metrics,
         survey: Callable[[], Awaitable[None]],
         wall: Callable[[], float],
+        withhold: int = 0,
         legacy: Callable[[str, Item], None] | None = None,
     ) -> None:
         self._pod_id = pod_id
@@ -75,6 +77,7 @@ class Ingest:
             delivery=delivery,
             peers=peers,
             metrics=metrics,
+            withhold=withhold,
             refused=self._on_stale,
             legacy=legacy,
         )
@@ -166,6 +169,7 @@ class Ingest:
 
     async def finish(self) -> None:
         """Wait until everything handed on is acknowledged (the caller bounds the time)."""
+        self._events.withhold_nothing()
         changed = asyncio.Event()
         self._peers.on_change(changed.set)
         while self._events:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -119,8 +119,11 @@ class Interests:
 
         :raises Unavailable: Redis is away.
         """
-        renewed = [(i, self._route_ttl(i, at)) for i, at in self._asked_at.items()]
-        await self._routes.renew(renewed)
+        # Also what is being added: it may have been written to data that Redis has lost since.
+        asked_at = dict.fromkeys(self._adding, self._clock()) | self._asked_at
+        await self._routes.renew([(i, self._route_ttl(i, at)) for i, at in asked_at.items()])
+        if self._removing:
+            self._schedule()
 
     async def settle(self) -> Point:
         """Register everything again and tell the reader; return from where it is complete.
@@ -185,8 +188,10 @@ class Interests:
         except TimeoutError:
             problem = "the reader of the stream did not answer in time; try again"
             self._fail(added, SubscriptionFailure("not subscribed", details=problem))
+            self._remove_later(removed)
         except (Unavailable, SubscriptionFailure) as error:
             self._fail(added, error)
+            self._remove_later(removed)
         except Exception as error:  # who waits for this must not wait for ever
             log.exception("routes not registered")
             self._fail(added, SubscriptionFailure("not subscribed", details=repr(error)))
@@ -207,6 +212,12 @@ class Interests:
             future.set_exception(error)
             future.exception()
             self.unserved(interest)
+
+    def _remove_later(self, interests: Iterable[str]) -> None:
+        """Deregister with the next change or renewal: perhaps it was not done."""
+        for interest in interests:
+            if interest not in self._asked_at and interest not in self._adding:
+                self._removing.setdefault(interest, False)
 
     async def _barrier(
         self, interests: list[str], reader: ReaderRecord | None, pods: list[str]

@@ -90,6 +90,8 @@ class Membership:
         self._steady_since = clock()
         self._away_at = -inf
         self._registered = False
+        self._leased_at = clock()
+        self._judged = asyncio.Event()
         self._wake = asyncio.Event()
         self.known: dict[str, PodRecord] = {}
         self.refreshed_at: float | None = None
@@ -111,6 +113,7 @@ class Membership:
                 await self._tick()
             except Unavailable:
                 self._steady_since = self._away_at = self._clock()
+                self._judged.set()
                 self.look_around()
             pause = min(self._refresh(), 0.5) if self._peers.pending() else self._refresh()
             try:
@@ -121,6 +124,21 @@ class Membership:
     def wake(self) -> None:
         """Refresh now: Redis is back, or this pod stood still."""
         self._wake.set()
+
+    def lapsed(self) -> bool:
+        """Tell whether the lease may have ended without our knowing, while Redis could tell.
+
+        Others may have given this pod up: what they push from now on is not all that it missed.
+        """
+        unknown = self._registered and self._clock() - self._leased_at > self._lease()
+        return unknown and self._routes.tracking
+
+    async def judge(self) -> None:
+        """Return once that is known: if the lease had ended, nothing is accepted by then."""
+        while self.lapsed():
+            self._judged.clear()
+            self.wake()
+            await self._judged.wait()
 
     async def survey(self) -> None:
         """Look who else is there, now.
@@ -152,7 +170,7 @@ class Membership:
         else:
             unsettled = list(self.known)
         self._router.settle(self.known, unsettled)
-        if self._ingest.state is Reading.READER:
+        if self._ingest.state is not Reading.STANDBY:
             self._peers.keep(list(self.known))
 
     def _on_invalidated(self, interests: Sequence[str] | None) -> None:
@@ -173,8 +191,12 @@ class Membership:
         if doubts == self._doubts:
             self._doubted = False
         record = msgspec.structs.replace(self._record(), incarnation=self._incarnation)
+        asked_at = self._clock()
+        absent = asked_at - self._leased_at > self._lease()
         had_lease = await self._pods.refresh(record)
-        if not had_lease and self._registered:
+        self._leased_at = asked_at
+        self._judged.set()
+        if not had_lease and (self._registered or (absent and self.refreshed_at is not None)):
             await self._come_back()
         self._registered = True
         await self._ingest.verify()
@@ -196,6 +218,10 @@ class Membership:
         seen = {r.pod_id: r for r in await self._pods.records() if r.pod_id != own}
         absent = self.known.keys() | self._peers.pending()
         gone = [pod_id for pod_id in absent - seen.keys() if self._is_gone(pod_id)]
+        if gone and await self._pods.incarnation() != self._incarnation:
+            # They were looked for in other data, which came between: they will register there.
+            gone = []
+            self.wake()
         for pod_id in gone:
             self.known.pop(pod_id, None)
         self.known.update(seen)
@@ -266,7 +292,7 @@ class Membership:
             raise OverflowError(f"{upto - after} events missed, at most {MAX_CATCH_UP} are read")
         if upto <= after or self._ingest.state is Reading.READER:
             return 0
-        if await self._stream.first_seq() > after + 1:
+        if (await self._stream.bounds()).first > after + 1:
             raise OverflowError("the stream has not kept all that was missed")
         items = []
         for message in await self._stream.read(after, upto):

@@ -15,6 +15,7 @@ import msgspec
 
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.packets import Item
+from daisi_ws.domain.subjects import FILTER
 
 
 class Sink(Protocol):
@@ -49,10 +50,12 @@ class Held:
 
     :param holder: its value, `{pod id}#{connection id}` (an older pod's: the pod ID alone).
     :param alive: whether the holder's pod has a lease now.
+    :param leaving: its pod is going away and has asked its client to connect elsewhere.
     """
 
     holder: str
     alive: bool
+    leaving: bool = False
 
 
 class Locks(Protocol):
@@ -78,6 +81,13 @@ class Locks(Protocol):
 
     async def release(self, leases: Sequence[tuple[str, str]]) -> None:
         """Delete each `(key, owner)` if it is still that owner's."""
+
+
+class Farewells(Protocol):
+    """Tells newcomers whose session's holder was asked to connect elsewhere: it is no conflict."""
+
+    async def announce(self, leases: Sequence[tuple[str, str]], ttl_seconds: float) -> None:
+        """Have :attr:`Held.leaving` be told of each `(key, owner)`, for so long."""
 
 
 class Kills(Protocol):
@@ -235,13 +245,17 @@ class Peers(Protocol):
         """Tell how far has been read: travels with the next batches, or alone once a second."""
 
     def floor(self) -> int | None:
-        """Return the lowest sequence that some peer has not accepted; None if all have all."""
+        """Return the lowest sequence that some peer has not taken; None if all have all."""
+
+    def withheld(self) -> int | None:
+        """Return the lowest sequence that some peer took, and whose acceptance it withholds for a
+        client without room; None if none is."""
 
     def drop(self, pod_id: str) -> None:
         """Forget a pod that has no lease any more, and what waits for it."""
 
     def pending(self) -> list[str]:
-        """Return the pods that have not accepted everything."""
+        """Return the pods that have not taken everything."""
 
     def keep(self, pod_ids: Sequence[str]) -> None:
         """Keep streams open to these pods, so that progress reaches them while this pod reads."""
@@ -319,6 +333,18 @@ class Received:
     redelivered: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a stream has: its identity, and its first and last sequence.
+
+    An empty one has `first` after `last`.
+    """
+
+    stream: str
+    first: int
+    last: int
+
+
 class StreamHandler(Protocol):
     """What a stream consumer calls. All calls come from the loop, none waits."""
 
@@ -353,14 +379,17 @@ class Stream(Protocol):
     async def outstanding(self) -> tuple[int, int]:
         """Return after which sequence, and up to which, messages may be unacknowledged."""
 
-    async def read(self, after: int, upto: int) -> list[Received]:
-        """Read a range of the stream itself, `after` excluded; without acknowledgement."""
+    async def read(
+        self, after: int, upto: int, subject: str = FILTER, limit: int | None = None
+    ) -> list[Received]:
+        """Read a range of the stream itself, `after` excluded; without acknowledgement.
 
-    async def first_seq(self) -> int:
-        """Return the first sequence that the stream still has."""
+        :param subject: only events published to it; an interest is one.
+        :param limit: end when there are so many.
+        """
 
-    async def last_seq(self) -> int:
-        """Return the stream's last sequence."""
+    async def bounds(self) -> Bounds:
+        """Return which stream there is now, and what it has."""
 
     async def dead_letter(self, message: Received, reason: str, problem: str) -> None:
         """Keep a message that can never be delivered; returns when it is stored."""

@@ -65,6 +65,7 @@ class Pulse:
             self._delivery.trust(self._clock())
             if ticks % 10 == 0:
                 self._metrics.loop_lag.set(worst)
+                self._metrics.tasks.set(len(asyncio.all_tasks()))
                 worst = 0.0
 
     async def _make_sure(self) -> None:

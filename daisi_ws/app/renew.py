@@ -97,7 +97,8 @@ class Renewal:
         )
         lost = [session for session, is_kept in zip(held, kept, strict=True) if not is_kept]
         for session in lost:
-            session.close(CloseReason.SESSION_LOST)
+            reason = CloseReason.MOVED if session.leaving else CloseReason.SESSION_LOST
+            session.close(reason, write=False)
         return len(lost)
 
     def _say_away(self, now: float, error: Unavailable) -> None:

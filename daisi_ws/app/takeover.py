@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -23,6 +24,13 @@ from daisi_ws.config import Config
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.errors import Refusal, Unavailable
 from daisi_ws.metrics import Metrics
+
+LINGER_SECONDS: Final = 5.0
+"""How long the silent socket of a client that moves stays: the next connection may still read
+what it missed, and then the client closes this one itself."""
+
+RELEASE_AGAIN_SECONDS: Final = 0.25
+"""Between two attempts at giving up locks, while Redis is away."""
 
 _SESSION: Final = "session:"
 _KILL: Final = "session_kill:"
@@ -73,6 +81,7 @@ class Takeover:
         self._clock = clock
         self._joining: dict[str, Connection] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
 
     async def acquire(self, connection: Connection) -> Acquired:
         """Make this connection the session of its identity; the hub knows it as that then.
@@ -111,14 +120,11 @@ class Takeover:
         return acquired
 
     async def release(self, connections: Iterable[Connection]) -> None:
-        """Give up the locks that are still these connections'; without Redis they expire."""
+        """Give up the locks that are still these connections'; without Redis as soon as it is back,
+        or they expire.
+        """
         leases = [(c.principal.session_key, c.lock_value) for c in connections]
-        try:
-            await self._locks.release(leases)
-        except Unavailable as error:
-            log.info(
-                "session locks not released, they expire", count=len(leases), problem=str(error)
-            )
+        await self._release(leases)
 
     async def displace(self, session_key: str, holder: str) -> None:
         """End a session of this pod, then release its lock; other lock values are ignored.
@@ -142,10 +148,12 @@ class Takeover:
             holder = "" if session is None else session.lock_value
         if self.is_ours(holder):
             self._stop(identity, holder)
-            self._spawn(self._release_killed(_SESSION + identity, holder))
+            self._spawn(self._release([(_SESSION + identity, holder)]))
 
     async def aclose(self) -> None:
         """Wait for what was begun in the background."""
+        for task in self._releasing:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def is_ours(self, holder: str) -> bool:
@@ -156,6 +164,15 @@ class Takeover:
     def rival(self, connection: Connection, holder: str) -> Connection | None:
         """Return the connection here that is not yet closed and has, or gets, this lock value."""
         return self._find(connection.principal.identity, holder)
+
+    def displaced(self, rival: Connection) -> None:
+        """End a session of this pod: on return it delivers nothing any more."""
+        if not rival.leaving:
+            rival.close(CloseReason.DISPLACED)
+            return
+        rival.mute(CloseReason.MOVED)
+        loop = asyncio.get_running_loop()
+        loop.call_later(LINGER_SECONDS, rival.close, CloseReason.MOVED)
 
     def ask(self, holder: str, timeout: float) -> asyncio.Task[bool]:
         """Find out whether the holder's pod answers."""
@@ -184,16 +201,28 @@ class Takeover:
             if isinstance(outcome, BaseException) and not isinstance(outcome, Unavailable):
                 log.error("holder of a session not told", holder=holder, exc_info=outcome)
 
-    async def _release_killed(self, session_key: str, holder: str) -> None:
+    async def _release(self, leases: list[tuple[str, str]]) -> None:
         try:
-            await self._locks.release([(session_key, holder)])
+            await self._locks.release(leases)
         except Unavailable as error:
-            log.info("session locks not released, they expire", count=1, problem=str(error))
+            log.info("session locks not released yet", count=len(leases), problem=str(error))
+            task = self._spawn(self._release_later(leases))
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
+
+    async def _release_later(self, leases: list[tuple[str, str]]) -> None:
+        """Release as soon as Redis answers: an identity that comes back at once is else taken for
+        a second one, which an admin is refused for."""
+        for _ in range(int(self._config().app.session_ttl_seconds / RELEASE_AGAIN_SECONDS)):
+            await asyncio.sleep(RELEASE_AGAIN_SECONDS)
+            with suppress(Unavailable):
+                return await self._locks.release(leases)
+        return None
 
     def _stop(self, identity: str, holder: str) -> None:
         connection = self._find(identity, holder)
         if connection is not None:
-            connection.close(CloseReason.DISPLACED)
+            self.displaced(connection)
 
     def _find(self, identity: str, holder: str) -> Connection | None:
         for connection in (self._joining.get(holder), self._session(identity)):
@@ -210,7 +239,7 @@ class Takeover:
         before = self._session(connection.principal.identity)
         if before is not None and before is not connection:
             # Its lock had vanished (Redis came back empty), or it would have been asked to go.
-            before.close(CloseReason.DISPLACED)
+            self.displaced(before)
         self._hub.own_session(connection)
 
     def _spawn(self, work: Coroutine[None, None, _T]) -> asyncio.Task[_T]:

@@ -12,7 +12,7 @@ import click
 
 from daisi_ws.cli.options import DURATION, ID, SCOPE, config_option, load_config, refuse
 from daisi_ws.cli.running import run
-from daisi_ws.cli.tail_run import View, follow
+from daisi_ws.cli.tail_run import View, follow, fresh
 from daisi_ws.cli.token_cmd import examine
 from daisi_ws.cli.tokens import AdminScope, admin_token, user_token
 from daisi_ws.client import ReferenceClient, admin_url, user_url
@@ -60,7 +60,9 @@ def _shared_options(function: F) -> F:
 def tail_group() -> None:
     """Connect to the gateway as a client and print frames as they come.
 
-    Reconnects by itself. Frames go to standard output, everything else to standard error.
+    Reconnects by itself, with its position: what it missed is given again, each event once, where
+    the gateway still has it (`ready` says so). Frames go to standard output, everything else to
+    standard error.
 
     \b
     Example:
@@ -103,10 +105,10 @@ def user_command(
     if not company or not agent or not (user or given):
         refuse("give --company, --agent and --user (or --token)")
     who = (company, agent, user or "")
-    make = None if given else (lambda: user_token(config, *who, _TOKEN_SECONDS))
     address = user_url(url or _default_url(config), company, agent)
-    client = _client(address, config.auth.secret_token, given, make)
-    run(follow(client, View(**view), chat, make))
+    shown = given or fresh(lambda: user_token(config, *who, _TOKEN_SECONDS))
+    client = ReferenceClient(address, config.auth.secret_token, shown, positions=True)
+    run(follow(client, View(**view), chat))
 
 
 @tail_group.command(
@@ -144,21 +146,14 @@ def admin_command(
     if not admin and not given:
         refuse("give --admin (or --token)")
     scope = AdminScope(subscribed_company, subscribed_agent, company_restriction)
-    make = None if given else (lambda: admin_token(config, admin or "", scope, _TOKEN_SECONDS))
     address = admin_url(url or _default_url(config))
-    client = _client(address, config.auth.admin_secret_token, given, make)
-    run(follow(client, View(**view), None, make))
+    shown = given or fresh(lambda: admin_token(config, admin or "", scope, _TOKEN_SECONDS))
+    client = ReferenceClient(address, config.auth.admin_secret_token, shown, positions=True)
+    run(follow(client, View(**view), None))
 
 
 def _given_token(token: str | None) -> str | None:
     return sys.stdin.read(_MOST_INPUT).strip() if token == _STANDARD_INPUT else token
-
-
-def _client(
-    url: str, api_key: str, given: str | None, make: Callable[[], str] | None
-) -> ReferenceClient:
-    token = make() if make is not None else given or ""
-    return ReferenceClient(url, api_key, token, positions=True)
 
 
 def _default_url(config: Config) -> str:

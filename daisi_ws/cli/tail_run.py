@@ -18,10 +18,14 @@ from daisi_ws.cli.wording import plural
 from daisi_ws.client import (
     Ended,
     Event,
+    Frame,
+    Gap,
     Lost,
+    Ready,
     ReferenceClient,
     Refused,
-    TokenExpiring,
+    Resumed,
+    TokenSource,
     Unreachable,
 )
 
@@ -35,18 +39,24 @@ class View:
     timeout: float | None
 
 
-async def follow(
-    client: ReferenceClient, view: View, chat: str | None, make: Callable[[], str] | None
-) -> None:
+def fresh(make: Callable[[], str]) -> TokenSource:
+    """Return what gives a client a token of its own for each dial, and before one ends."""
+
+    async def fetch() -> str:
+        return make()
+
+    return fetch
+
+
+async def follow(client: ReferenceClient, view: View, chat: str | None) -> None:
     """Connect and print frames until the view says enough.
 
     :param chat: to be selected.
-    :param make: makes a fresh token when the gateway warns that ours ends; None: there is none.
     :raises Failure: not connected, sent away for good, or not enough events in time.
     """
     quiet_logs()
     began = time.monotonic()
-    printer = _Printer(view, make)
+    printer = _Printer(view)
     try:
         async with asyncio.timeout(view.timeout):
             await client.connect()
@@ -65,15 +75,14 @@ async def follow(
     finally:
         await client.close()
         if client.ready is not None:
-            summary = _summary(client, printer.events, time.monotonic() - began)
+            summary = _summary(client, printer, time.monotonic() - began)
             click.echo(summary, err=True)
 
 
 class _Printer:
-    def __init__(self, view: View, make: Callable[[], str] | None) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
-        self._make = make
-        self.events = 0
+        self.events = self.recovered = self.gaps = 0
 
     async def print_all(self, client: ReferenceClient) -> None:
         async for frame in client:
@@ -81,12 +90,18 @@ class _Printer:
                 click.echo(click.style(lost(frame), fg="yellow"), err=True)
                 continue
             click.echo(as_json(frame) if self._view.as_json else as_text(frame))
-            self.events += isinstance(frame, Event)
+            self._count(frame)
             if self.events == self._view.count:
                 return
-            if isinstance(frame, TokenExpiring) and self._make is not None:
-                with contextlib.suppress(Unreachable):  # the redial uses it
-                    await client.present_token(self._make(), wait=False)
+
+    def _count(self, frame: Frame) -> None:
+        match frame:
+            case Event():
+                self.events += 1
+            case Gap():
+                self.gaps += 1
+            case Ready() | Resumed():
+                self.recovered += frame.replayed
 
 
 _UNREACHABLE: Final = "Is the gateway running there (`daisi-ws serve`)? --url says where it is."
@@ -105,11 +120,17 @@ def _next_step(ended: Ended) -> str:
     return ""
 
 
-def _summary(client: ReferenceClient, events: int, seconds: float) -> str:
-    parts = [f"{plural(events, 'event')} in {seconds:.1f} s"]
+def _summary(client: ReferenceClient, printer: _Printer, seconds: float) -> str:
+    parts = [f"{plural(printer.events, 'event')} in {seconds:.1f} s"]
     position = client.position
-    if client.reconnects:
-        parts.append(plural(client.reconnects, "reconnect"))
+    counts = {
+        "reconnect": client.reconnects,
+        "move": client.moves,
+        "gap": printer.gaps,
+    }
+    parts += [plural(count, what) for what, count in counts.items() if count]
+    if printer.recovered:
+        parts.append(f"{plural(printer.recovered, 'event')} given again")
     if position is not None and position.duplicates:
         parts.append(f"{plural(position.duplicates, 'duplicate')} held back")
     if position is not None and position.reordered:

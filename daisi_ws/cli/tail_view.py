@@ -9,8 +9,20 @@ from typing import Final
 import click
 import msgspec
 
-from daisi_ws.cli.wording import clock, duration, milliseconds
-from daisi_ws.client import Done, Error, Event, Frame, Lost, Other, Ready, TokenExpiring
+from daisi_ws.cli.wording import clock, duration, milliseconds, plural
+from daisi_ws.client import (
+    Done,
+    Error,
+    Event,
+    Frame,
+    Gap,
+    Lost,
+    Other,
+    Ready,
+    Reconnect,
+    Resumed,
+    TokenExpiring,
+)
 from daisi_ws.domain import rfc3339
 
 _PLAIN_WIDTH: Final = 160
@@ -67,9 +79,8 @@ def _told(frame: Frame) -> tuple[str, str]:
     match frame:
         case Event():
             said = _event(frame)
-        case Ready():
-            where = f" on {frame.pod}" if frame.pod else ""
-            said = "ready", f"connection {frame.connection}{where}, live after seq {frame.seq}"
+        case Ready() | Resumed() | Gap() | Reconnect():
+            said = _of_position(frame)
         case Error():
             said = "error", _error(frame)
         case TokenExpiring():
@@ -81,6 +92,33 @@ def _told(frame: Frame) -> tuple[str, str]:
         case Other():
             said = frame.name[:8] or "unknown", frame.raw.decode(errors="replace")
     return said
+
+
+def _of_position(frame: Ready | Resumed | Gap | Reconnect) -> tuple[str, str]:
+    match frame:
+        case Ready():
+            where = f" on {frame.pod}" if frame.pod else ""
+            live = f"connection {frame.connection}{where}, live after seq {frame.seq}"
+            return "ready", live + _recovery(frame)
+        case Resumed():
+            what = "all" if frame.chat_id is None else f"chat {frame.chat_id}"
+            return "resumed", f"{what}, live after seq {frame.seq}{_recovery(frame)}"
+        case Gap():
+            body = frame.payload
+            where = f"between seq {body.from_seq} and {body.to_seq}"
+            return "gap", f"{plural(body.dropped, 'event')} dropped {where}, asking again for them"
+        case Reconnect():
+            wait = milliseconds(frame.payload.after_ms / 1000)
+            return "move", f"the pod is going away, opening another connection in {wait}"
+
+
+def _recovery(frame: Ready | Resumed) -> str:
+    """Return what became of the events since the client's position, if it had one."""
+    if frame.recovered is None:
+        return ""
+    if frame.recovered:
+        return f", {plural(frame.replayed, 'missed event')} given again"
+    return f", what was missed is not given again ({frame.reason})"
 
 
 def _error(frame: Error) -> str:

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 from typing import Final
 
-FINAL_CLOSE_CODES: Final = frozenset({4400, 4401, 4402, 4403})
-"""Bad request, invalid API key, session taken over, invalid or expired token."""
+TOKEN_EXPIRED: Final = 4403
+
+FINAL_CLOSE_CODES: Final = frozenset({1002, 1007, 1009, 4400, 4401, 4402, TOKEN_EXPIRED})
+"""Of close frames: protocol error, text that is not UTF-8, message too big; bad request, invalid
+API key, session taken over, invalid or expired token."""
 
 ABNORMAL_CLOSURE: Final = 1006
 """No close frame came (RFC 6455 section 7.4.1)."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
@@ -29,11 +32,13 @@ class Link:
     """A connection that is `ready`.
 
     :ivar ready: the frame that said so.
+    :ivar ready_at: when it came, monotonic seconds.
     """
 
     def __init__(self, ws: WebSocket, ready: Ready) -> None:
         self._ws = ws
         self.ready = ready
+        self.ready_at = time.monotonic()
 
     @classmethod
     async def open(
@@ -69,7 +74,10 @@ class Link:
 
     async def next(self) -> Frame | Ending:
         """Return the next frame, or how the connection ended."""
-        message = await self._ws.receive()
+        try:
+            message = await self._ws.receive()
+        except (aiohttp.ClientError, OSError) as error:  # a ping that cannot be answered any more
+            return Ending(ABNORMAL_CLOSURE, f"the connection was lost: {error}")
         if message.type is _TEXT:
             return decode(message.data)
         return _ending(self._ws, message)
@@ -84,6 +92,14 @@ class Link:
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"the connection was lost: {error}") from None
 
+    def drop(self) -> None:
+        """End the TCP connection without a close frame, as a network would that fails."""
+        peer = self._ws.get_extra_info("socket")
+        if peer is not None and peer.fileno() >= 0:
+            # Neither asyncio nor uvloop hands out the socket itself.
+            with socket.socket(fileno=os.dup(peer.fileno())) as same:
+                same.shutdown(socket.SHUT_RDWR)
+
     async def close(self) -> None:
         """End the connection with code 1000, unless it has ended. Idempotent."""
         await self._ws.close()
@@ -91,7 +107,10 @@ class Link:
 
 async def _until_ready(ws: WebSocket, on_early: Callable[[Frame], None]) -> Ready:
     while True:
-        message = await ws.receive()
+        try:
+            message = await ws.receive()
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(f"closed before ready: {error}") from None
         if message.type is not _TEXT:
             ending = _ending(ws, message)
             if ending.code in FINAL_CLOSE_CODES:
@@ -109,7 +128,8 @@ def _ending(ws: WebSocket, message: _Message) -> Ending:
             # A close frame without a code counts as 1005 (RFC 6455 section 7.1.5).
             return Ending(int(message.data or 1005), message.extra or "")
         case aiohttp.WSMsgType.ERROR:
-            return Ending(ws.close_code or ABNORMAL_CLOSURE, str(message.data))
+            # No close frame of the gateway, whatever code of its own the library notes.
+            return Ending(ABNORMAL_CLOSURE, str(message.data))
         case aiohttp.WSMsgType.BINARY:
             return Ending(1003, "the gateway sent a binary message")
     return Ending(ABNORMAL_CLOSURE, "connection lost")

@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import aiohttp
-import msgspec
 
-from daisi_ws.client.answers import Answers
 from daisi_ws.client.backoff import Backoff
-from daisi_ws.client.ending import (
-    ABNORMAL_CLOSURE,
-    FINAL_CLOSE_CODES,
-    ClientProblem,
-    Ended,
-    Rejected,
-    Unreachable,
-)
-from daisi_ws.client.frames import Done, Error, Event, Frame, Lost, Ready
+from daisi_ws.client.credentials import Credentials, TokenSource
+from daisi_ws.client.dialler import Dialler
+from daisi_ws.client.ending import ClientProblem, Ended, Unreachable
+from daisi_ws.client.frames import Frame, Ready
 from daisi_ws.client.handshake import client_session
-from daisi_ws.client.link import Ending, Link
+from daisi_ws.client.keeper import Keeper
 from daisi_ws.client.mailbox import Mailbox
+from daisi_ws.client.outages import Outages
 from daisi_ws.client.position import Position
+from daisi_ws.client.talk import Talk
+
+REPAIR_PAUSES: Final = Backoff(shortest=0.2, longest=10.0, steady=10.0)
+"""Before a slow client asks again for what it could not take."""
 
 
 class ReferenceClient:
@@ -32,7 +30,7 @@ class ReferenceClient:
 
     ::
 
-        async with ReferenceClient(url, api_key, token) as client:
+        async with ReferenceClient(url, api_key, token, positions=True) as client:
             await client.select_chat("chat-7")
             async for frame in client:
                 ...
@@ -41,14 +39,25 @@ class ReferenceClient:
     selects its chat again. After a final close code or refusal it stays away, and iterating
     raises :class:`Ended`.
 
+    With `positions` it misses nothing by that: it tells the gateway how far it has got, in all
+    and in the thread looked at, gets what it missed, and holds back what comes again. It asks
+    for what it was too slow for (a :class:`Gap` tells it, a :class:`Resumed` follows), and goes
+    over to a new connection before a pod that is going away ends the old one (a
+    :class:`Reconnect`, then the new :class:`Ready`, without a :class:`Lost`). Where a `Ready` or
+    `Resumed` has `recovered` false, events are missing: what is shown should be loaded anew; for
+    the reasons `busy` and `unavailable` it asks again, and another `Resumed` follows. What is
+    given again after a gap, or in a thread, has lower sequences than what came before.
+
     :param url: of the WebSocket, see :func:`user_url` and :func:`admin_url`.
     :param api_key: sent as `X-API-Key`.
-    :param token: sent as `Authorization: Bearer`, so that it is in nobody's access log.
-    :param positions: follow the position in the stream, and hold back events that come again
-        (`position` counts them). Without it frames come as they are.
+    :param token: sent as `Authorization: Bearer`; or what fetches one, asked before each dial and
+        when the gateway warns that the token ends, so that its end does not end the client.
+    :param positions: ask for what was missed (`position` tells how far it has got). Without it
+        frames come as they are.
     :param on_frame: called in the reading task for each frame; must not block; if it raises, the
         client ends. With it there is nothing to iterate.
     :param session: from :func:`client_session`, shared by many clients; None: one of our own.
+    :param pauses: before asking again for what was missed on an open connection.
     :param buffer: with so many frames waiting for who iterates, the socket is not read (nor are
         pings answered) until some are taken.
     :param connect_timeout: seconds from dialling to `ready`.
@@ -59,28 +68,21 @@ class ReferenceClient:
         self,
         url: str,
         api_key: str,
-        token: str,
+        token: TokenSource,
         *,
         positions: bool = False,
         on_frame: Callable[[Frame], None] | None = None,
         session: aiohttp.ClientSession | None = None,
         headers: Mapping[str, str] | None = None,
         backoff: Backoff | None = None,
+        pauses: Backoff = REPAIR_PAUSES,
         buffer: int = 1000,
         connect_timeout: float = 15.0,
         heartbeat: float | None = 20.0,
     ) -> None:
         self.url = url
         self.position = Position() if positions else None
-        self.ready: Ready | None = None
-        self.reconnects = 0
-        self.chat_id: str | None = None
-        self._headers = {
-            **(headers or {}),
-            "X-API-Key": api_key,
-            "Authorization": f"Bearer {token}",
-        }
-        self._backoff = backoff or Backoff()
+        self._credentials = Credentials(api_key, token, headers)
         self._session = session
         self._own_session = session is None
         self._connect_timeout = connect_timeout
@@ -89,11 +91,43 @@ class ReferenceClient:
         self._emit = on_frame or self._mailbox.put
         self._task: asyncio.Task[None] | None = None
         self._first: asyncio.Future[Ready] | None = None
-        self._link: Link | None = None
-        self._answers = Answers()
+        self._talk = Talk(self.position, self._credentials, self._mailbox.room, pauses)
+        self._keeper = Keeper(
+            talk=self._talk,
+            position=self.position,
+            credentials=self._credentials,
+            backoff=backoff or Backoff(),
+            mailbox=self._mailbox,
+            emit=self._emit,
+        )
 
     def __repr__(self) -> str:
         return f"ReferenceClient({self.url})"
+
+    @property
+    def ready(self) -> Ready | None:
+        """The newest `ready`; None: there was none yet."""
+        return self._keeper.ready
+
+    @property
+    def reconnects(self) -> int:
+        """How often it dialled again after a connection was lost."""
+        return self._keeper.reconnects
+
+    @property
+    def moves(self) -> int:
+        """How often it went over to a connection that was opened before the old one ended."""
+        return self._keeper.moves
+
+    @property
+    def outages(self) -> Outages:
+        """The times without a `ready` connection."""
+        return self._keeper.outages
+
+    @property
+    def chat_id(self) -> str | None:
+        """The chat looked at; None: none yet."""
+        return self._talk.chat_id
 
     async def connect(self, *, retry: bool = False) -> Ready:
         """Connect, and return the first `ready`.
@@ -107,8 +141,17 @@ class ReferenceClient:
             raise RuntimeError("connect() is called once")
         if self._session is None:
             self._session = client_session()
+        dialler = Dialler(
+            self._session,
+            self.url,
+            self._credentials,
+            heartbeat=self._heartbeat,
+            timeout=self._connect_timeout,
+            on_early=self._emit,
+        )
         self._first = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._keep(self._session, retry), name="client")
+        keep = self._keeper.run(dialler, self._first, retry=retry)
+        self._task = asyncio.create_task(keep, name="client")
         self._task.add_done_callback(self._finish)
         try:
             return await asyncio.shield(self._first)
@@ -176,9 +219,18 @@ class ReferenceClient:
         problem = None if self._task.cancelled() else self._task.exception()
         return problem if isinstance(problem, Ended) else None
 
-    async def select_chat(self, chat_id: str, *, wait: bool = True, timeout: float = 10.0) -> int:
+    async def select_chat(
+        self,
+        chat_id: str,
+        *,
+        last_seq: int | None = None,
+        wait: bool = True,
+        timeout: float = 10.0,
+    ) -> int:
         """Look at a chat; the choice is repeated after each redial.
 
+        :param last_seq: with `positions`: the thread is known up to here, what came since is
+            wanted, too.
         :param wait: for the gateway's word that it is live (its `id`/`done` extension).
         :param timeout: of that wait, in seconds.
         :return: everything after this sequence comes by the new choice; 0 without waiting.
@@ -186,113 +238,28 @@ class ReferenceClient:
         :raises Unreachable: no connection now (the choice is made when there is one).
         :raises TimeoutError: no answer in time.
         """
-        before, self.chat_id = self.chat_id, chat_id
-        try:
-            return await self._ask("select_chat", {"chat_id": chat_id}, wait, timeout)
-        except Rejected:
-            self.chat_id = before
-            raise
+        return await self._talk.select_chat(chat_id, last_seq, wait=wait, timeout=timeout)
 
     async def present_token(self, token: str, *, wait: bool = True, timeout: float = 10.0) -> None:
         """Present a fresh token on the open connection; later dials use it too.
 
         Parameters and exceptions as :meth:`select_chat`.
         """
-        before = self._headers["Authorization"]
-        self._headers["Authorization"] = f"Bearer {token}"
-        try:
-            await self._ask("token", {"token": token}, wait, timeout)
-        except Rejected:
-            self._headers["Authorization"] = before
-            raise
+        await self._talk.present_token(token, wait=wait, timeout=timeout)
 
     async def send(self, text: str) -> None:
         """Send a text message as it is.
 
         :raises Unreachable: no connection now.
         """
-        if self._link is None:
-            raise Unreachable("not connected now")
-        await self._link.send(text)
+        await self._talk.send(text)
 
-    async def _ask(self, kind: str, payload: dict[str, str], wait: bool, timeout: float) -> int:
-        number, answer = self._answers.expect()
-        try:
-            await self.send(_message(kind, payload, number))
-            if not wait:
-                return 0
-            async with asyncio.timeout(timeout):
-                return await answer
-        finally:
-            self._answers.forget(number)
+    def drop(self) -> None:
+        """Cut the connection without a close frame, if there is one; it is lost then.
 
-    async def _keep(self, session: aiohttp.ClientSession, retry: bool) -> None:
-        loop = asyncio.get_running_loop()
-        failures = 0
-        while True:
-            began = loop.time()
-            ending = await self._attempt(session, retry)
-            if ending.code in FINAL_CLOSE_CODES:
-                raise Ended(ending.code, ending.reason)
-            failures = 1 if loop.time() - began >= self._backoff.steady else failures + 1
-            delay = self._backoff.delay(failures)
-            self._emit(Lost(code=ending.code, reason=ending.reason, retry_in_seconds=delay))
-            await asyncio.sleep(delay)
-            self.reconnects += 1
-
-    async def _attempt(self, session: aiohttp.ClientSession, retry: bool) -> Ending:
-        """Dial, and read until the connection ends."""
-        try:
-            link = await Link.open(
-                session,
-                self.url,
-                self._headers,
-                heartbeat=self._heartbeat,
-                timeout=self._connect_timeout,
-                on_early=self._emit,
-            )
-        except Unreachable as problem:
-            if self.ready is None and not retry:
-                raise
-            return Ending(0, str(problem))
-        try:
-            return await self._read(link)
-        except Unreachable as problem:
-            return Ending(ABNORMAL_CLOSURE, str(problem))
-        finally:
-            self._link = None
-            self._answers.lost()
-            await link.close()
-
-    async def _read(self, link: Link) -> Ending:
-        self._link = link
-        self._started(link.ready)
-        if self.chat_id is not None:
-            number = self._answers.number()
-            await link.send(_message("select_chat", {"chat_id": self.chat_id}, number))
-        position, mailbox = self.position, self._mailbox
-        while True:
-            frame = await link.next()
-            if isinstance(frame, Event):
-                if position is not None and not position.take(frame):
-                    continue
-            elif isinstance(frame, Ending):
-                return frame
-            elif isinstance(frame, Done):
-                self._answers.done(frame)
-            elif isinstance(frame, Error):
-                self._answers.error(frame)
-            self._emit(frame)
-            if mailbox.full:
-                await mailbox.room()
-
-    def _started(self, ready: Ready) -> None:
-        self.ready = ready
-        if self.position is not None:
-            self.position.start(ready)
-        self._emit(ready)
-        if self._first is not None and not self._first.done():
-            self._first.set_result(ready)
+        For who wants to see what comes of that.
+        """
+        self._talk.drop()
 
     def _finish(self, task: asyncio.Task[None]) -> None:
         problem: BaseException | None = None if task.cancelled() else task.exception()
@@ -306,7 +273,3 @@ class ReferenceClient:
             problem = self._task.exception()
             if problem is not None:
                 raise problem
-
-
-def _message(kind: str, payload: dict[str, str], number: int) -> str:
-    return msgspec.json.encode({"type": kind, "id": number, "payload": payload}).decode()

@@ -10,6 +10,7 @@ from typing import cast
 from daisi_ws.config.keys import Field, Section, Value, fields_of, sections_of
 from daisi_ws.config.schema_app import AdaptiveTtl, App, TtlRange
 from daisi_ws.config.schema_links import ClientTls, Nats, PeerTls, Redis
+from daisi_ws.config.schema_resume import Resume
 from daisi_ws.config.schema_server import Auth, Log, Server
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Nats",
     "PeerTls",
     "Redis",
+    "Resume",
     "Server",
     "TtlRange",
     "value_of",
@@ -39,6 +41,7 @@ class Config(Section, frozen=True, kw_only=True):
     log: Log
     auth: Auth
     app: App
+    resume: Resume
     adaptive_ttl: AdaptiveTtl
 
 

@@ -81,7 +81,12 @@ class App(Section, frozen=True, kw_only=True):
     ] = 60
     write_timeout_seconds: Annotated[
         float,
-        seconds("Longest time a client's socket may take no byte before it is closed.", 0.1, 3600),
+        seconds(
+            "Longest time a client's socket may take no byte, or the policy block withhold an "
+            "event's acceptance for it, before it is closed with 1013.",
+            0.1,
+            3600,
+        ),
     ] = 30
     websocket_message_buffer_size: Annotated[
         int,
@@ -95,7 +100,8 @@ class App(Section, frozen=True, kw_only=True):
         Literal["drop_oldest", "block"],
         Key(
             "When a client's buffer is full. drop_oldest: its oldest events go, and it is told "
-            "which. block: the events' acknowledgement waits for room.",
+            "which. block: nothing goes, its events' acceptance is withheld, and at four times the "
+            "buffer it is closed with 1013.",
             hot=True,
         ),
     ] = "drop_oldest"
@@ -156,6 +162,16 @@ class App(Section, frozen=True, kw_only=True):
         float,
         seconds("How long it is left alone.", 0.1, 3600),
     ] = 30
+    drain_reconnects_per_second: Annotated[
+        float,
+        count(
+            "How many clients a draining worker sends away in a second; more only where "
+            "app.shutdown_timeout_seconds would not suffice.",
+            "clients per second",
+            1,
+            1_000_000,
+        ),
+    ] = 500
     shutdown_timeout_seconds: Annotated[
         float,
         seconds(

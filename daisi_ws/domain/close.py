@@ -14,6 +14,7 @@ class CloseReason(Enum):
 
     CLIENT_LEFT = (1000, "client left", True)
     GOING_AWAY = (1001, "server going away, reconnect", True)
+    MOVED = (1001, "server going away, moved to a newer connection", True)
     PROTOCOL_ERROR = (1002, "protocol error", False)
     INVALID_DATA = (1007, "text frame is not valid UTF-8", False)
     MESSAGE_TOO_BIG = (1009, "message too big", False)

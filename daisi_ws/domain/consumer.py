@@ -115,5 +115,7 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
         return None
     if tokens[0] != "$JS" or tokens[1] != "ACK":
         return None
-    delivered, seq, _, stored_ns, pending = values
-    return AckSubject(int(delivered), int(seq), int(stored_ns), int(pending))
+    if not all(value.isascii() and value.isdigit() and len(value) < 20 for value in values):
+        return None
+    delivered, seq, _, stored_ns, pending = map(int, values)
+    return AckSubject(delivered, seq, stored_ns, pending)

@@ -1,10 +1,16 @@
-"""What waits for one peer, in order, until the peer has accepted it."""
+"""What waits for one peer, in order, until the peer has taken it.
+
+What a peer has taken is in its outboxes and leaves the queue. Under policy `block` it may withhold
+the acceptance of some of it for a client without room: that is one number here, and costs neither
+room in the queue nor a place on the way.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Final
 
 from daisi_ws.domain.packets import Item
@@ -12,17 +18,16 @@ from daisi_ws.domain.packets import Item
 BATCH_ITEMS: Final = 256
 BATCH_BYTES: Final = 1024 * 1024
 WINDOW: Final = 16
-"""Batches that may be on their way without being accepted."""
+"""Batches that may be on their way without being taken."""
 
 
 @dataclass(slots=True)
 class _Sent:
-    """A batch on its way; `done` of its items, from the head, are accepted."""
+    """A batch on its way."""
 
     number: int
     items: list[Item]
     again: int
-    done: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +45,14 @@ class Taken:
 
 
 class ForwardQueue:
-    """Events in the order in which they were pushed: waiting, then sent, then accepted.
+    """Events in the order in which they were pushed: waiting, then sent, then taken.
 
     Nothing is ever dropped but by :meth:`forget`; `limit` only says when the queue is `full`.
     Sequences usually grow; where they do not (shared mode), all stays right, `floor` is slower.
 
     :param limit: events, sent ones included, from which the queue is full.
+    :ivar withheld: the lowest sequence that the peer has taken and not accepted, None if it has
+        accepted what it took.
     """
 
     __slots__ = (
@@ -55,14 +62,18 @@ class ForwardQueue:
         "_last",
         "_number",
         "_sent",
+        "_taken",
         "_waiting",
         "held",
         "limit",
+        "withheld",
     )
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self.withheld: int | None = None
+        self._taken = -1
         self._waiting: deque[Item] = deque()
         self._sent: deque[_Sent] = deque()
         self._number = 0
@@ -98,13 +109,13 @@ class ForwardQueue:
         self.held += 1
 
     def floor(self) -> int | None:
-        """Return the lowest sequence not accepted; None if everything is."""
+        """Return the lowest sequence not taken; None if everything is."""
         if not self.held:
             return None
         if self._in_order:
             return self._head().seq
         if self._floor is None:
-            sent = chain.from_iterable(islice(s.items, s.done, None) for s in self._sent)
+            sent = chain.from_iterable(s.items for s in self._sent)
             self._floor = min(item.seq for item in chain(sent, self._waiting))
         return self._floor
 
@@ -127,34 +138,34 @@ class ForwardQueue:
         return self._number
 
     def accept(self, number: int, upto: int) -> tuple[int, int]:
-        """Drop what is accepted, from the head: in batches up to `number`, events up to `upto`.
+        """Drop the batches up to `number`: they are taken; the events up to `upto` are accepted.
 
-        :return: how many events, and how many of them were in batches that had been sent again.
+        :return: how many events were taken, and how many of them were in batches sent again.
         """
-        accepted = again = 0
+        taken = again = 0
         while self._sent and self._sent[0].number <= number:
-            batch = self._sent[0]
-            before = batch.done
-            batch.done = self._reach(batch, upto)
-            accepted += batch.done - before
-            if batch.done < len(batch.items):
-                break
+            batch = self._sent.popleft()
+            self._taken = max(self._taken, batch.items[-1].seq, *self._disordered(batch))
+            taken += len(batch.items)
             again += batch.again
-            self._sent.popleft()
-        if accepted:
-            self.held -= accepted
+        self.withheld = upto + 1 if upto < self._taken else None
+        if taken:
+            self.held -= taken
             self._floor = None
             if not self.held:
                 self._clear_order()
-        return accepted, again
+        return taken, again
 
     def rewind(self) -> None:
-        """Put everything sent and not accepted back to the head: the stream to the peer broke."""
+        """Put everything sent and not taken back to the head: the stream to the peer broke.
+
+        What it took is not sent again, and nobody would tell when it is accepted.
+        """
         for batch in reversed(self._sent):
-            unaccepted = batch.items[batch.done :]
-            self._waiting.extendleft(reversed(unaccepted))
-            self._again += len(unaccepted)
+            self._waiting.extendleft(reversed(batch.items))
+            self._again += len(batch.items)
         self._sent.clear()
+        self._forget_taken()
 
     def forget(self) -> int:
         """Drop everything; return how many events that was. Batch numbers go on."""
@@ -163,7 +174,12 @@ class ForwardQueue:
         self._sent.clear()
         self._again = 0
         self._clear_order()
+        self._forget_taken()
         return held
+
+    def _forget_taken(self) -> None:
+        self._taken = -1
+        self.withheld = None
 
     def _clear_order(self) -> None:
         self._in_order = True
@@ -171,10 +187,7 @@ class ForwardQueue:
         self._floor = None
 
     def _head(self) -> Item:
-        if self._sent:
-            batch = self._sent[0]
-            return batch.items[batch.done]
-        return self._waiting[0]
+        return self._sent[0].items[0] if self._sent else self._waiting[0]
 
     def _cut(self) -> list[Item]:
         waiting, size = self._waiting, 0
@@ -186,11 +199,5 @@ class ForwardQueue:
             items.append(waiting.popleft())
         return items
 
-    def _reach(self, batch: _Sent, upto: int) -> int:
-        items = batch.items
-        if self._in_order and items[-1].seq <= upto:
-            return len(items)
-        done = batch.done
-        while done < len(items) and items[done].seq <= upto:
-            done += 1
-        return done
+    def _disordered(self, batch: _Sent) -> Iterable[int]:
+        return () if self._in_order else (item.seq for item in batch.items)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from daisi_ws.domain.errors import BadRequest, Refusal
 from daisi_ws.domain.ids import check_id
+from daisi_ws.domain.resume import MAX_SEQ, Claim, Recovery
 
 MessageId = str | int
 
@@ -16,10 +17,12 @@ class SelectChat(msgspec.Struct, frozen=True):
     """`select_chat`: look at this thread, and leave the one looked at before.
 
     :param id: given by the client (ours): answered by a `done` once the thread is live.
+    :param claim: the client's position in the thread (ours): it wants what came after.
     """
 
     chat_id: str
     id: MessageId | None = None
+    claim: Claim | None = None
 
 
 class RefreshToken(msgspec.Struct, frozen=True):
@@ -29,7 +32,16 @@ class RefreshToken(msgspec.Struct, frozen=True):
     id: MessageId | None = None
 
 
-ClientMessage = SelectChat | RefreshToken
+class ResumeFrom(msgspec.Struct, frozen=True):
+    """`resume` (ours): give this open connection again what came after a position."""
+
+    claim: Claim
+    id: MessageId | None = None
+
+
+ClientMessage = SelectChat | RefreshToken | ResumeFrom
+
+_Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 
 
 class _Envelope(msgspec.Struct):
@@ -40,6 +52,16 @@ class _Envelope(msgspec.Struct):
 
 class _SelectChatPayload(msgspec.Struct):
     chat_id: str
+    last_seq: _Seq | None = None
+    stream: str = ""
+
+    def claim(self) -> Claim | None:
+        return None if self.last_seq is None else Claim(self.last_seq, self.stream)
+
+
+class _ResumePayload(msgspec.Struct):
+    last_seq: _Seq
+    stream: str = ""
 
 
 class _TokenPayload(msgspec.Struct):
@@ -49,8 +71,9 @@ class _TokenPayload(msgspec.Struct):
 _envelope = msgspec.json.Decoder(_Envelope)
 _select_chat = msgspec.json.Decoder(_SelectChatPayload)
 _token = msgspec.json.Decoder(_TokenPayload)
+_resume = msgspec.json.Decoder(_ResumePayload)
 
-KNOWN_TYPES: Literal["select_chat, token"] = "select_chat, token"
+KNOWN_TYPES: Literal["select_chat, resume, token"] = "select_chat, resume, token"
 
 
 def parse_client_message(text: str | bytes) -> ClientMessage:
@@ -75,8 +98,12 @@ def parse_client_message(text: str | bytes) -> ClientMessage:
 def _parse_payload(envelope: _Envelope) -> ClientMessage:
     match envelope.type:
         case "select_chat":
-            chat_id = _select_chat.decode(envelope.payload).chat_id
-            return SelectChat(check_id("chat_id", chat_id), envelope.id)
+            chosen = _select_chat.decode(envelope.payload)
+            chat_id = check_id("chat_id", chosen.chat_id)
+            return SelectChat(chat_id, envelope.id, chosen.claim())
+        case "resume":
+            resume = _resume.decode(envelope.payload)
+            return ResumeFrom(Claim(resume.last_seq, resume.stream), envelope.id)
         case "token":
             return RefreshToken(_token.decode(envelope.payload).token, envelope.id)
         case other:
@@ -85,13 +112,33 @@ def _parse_payload(envelope: _Envelope) -> ClientMessage:
             )
 
 
-def ready(stream: str, seq: int, connection: str) -> bytes:
+def ready(stream: str, seq: int, connection: str, recovery: Recovery | None = None) -> bytes:
     """Return `ready`: everything after `seq` of `stream` reaches this connection.
 
     :param stream: identity of the stream, name and creation time.
+    :param recovery: the answer to the position that the client came with, if it did.
     """
+    told = recovery.fields() if recovery is not None else {}
     return msgspec.json.encode(
-        {"type": "ready", "stream": stream, "seq": seq, "connection": connection}
+        {"type": "ready", "stream": stream, "seq": seq, "connection": connection, **told}
+    )
+
+
+def resumed(
+    stream: str,
+    seq: int,
+    recovery: Recovery,
+    *,
+    message_id: MessageId | None = None,
+    chat_id: str | None = None,
+) -> bytes:
+    """Return `resumed` (ours): everything after `seq` that this connection is subscribed to, or
+    of this chat, follows.
+    """
+    optional = {"id": message_id, "chat_id": chat_id}
+    told = {name: value for name, value in optional.items() if value is not None}
+    return msgspec.json.encode(
+        {"type": "resumed", **told, "stream": stream, "seq": seq, **recovery.fields()}
     )
 
 
@@ -117,11 +164,25 @@ def events_dropped(from_seq: int, to_seq: int, dropped: int) -> bytes:
     )
 
 
+def gap(from_seq: int, to_seq: int, dropped: int) -> bytes:
+    """Return `gap` (ours): :func:`events_dropped` for a client that asked for positions."""
+    payload = {"from_seq": from_seq, "to_seq": to_seq, "dropped": dropped}
+    return msgspec.json.encode({"type": "gap", "payload": payload})
+
+
 def token_expiring(expires_in_seconds: float) -> bytes:
     """Return the warning (ours) that the token ends soon and a fresh one may be presented."""
     return msgspec.json.encode(
         {"type": "token_expiring", "payload": {"expires_in_seconds": round(expires_in_seconds)}}
     )
+
+
+def reconnect(after_ms: int) -> bytes:
+    """Return the hint (ours) that this pod is going away: open the next socket, then leave this.
+
+    :param after_ms: how long to wait before that, in milliseconds.
+    """
+    return msgspec.json.encode({"type": "reconnect", "payload": {"after_ms": after_ms}})
 
 
 def done(message_id: MessageId, seq: int) -> bytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
-from daisi_ws.domain.frames import events_dropped
+from daisi_ws.domain.frames import events_dropped, gap
 from daisi_ws.domain.wire import text_frame
 
 Policy = Literal["drop_oldest", "block"]
@@ -15,6 +16,9 @@ NOTHING: Final = -1
 UNSEQUENCED: Final = -2
 """In place of a sequence: an event that has none, because an older pod pushed it."""
 
+BLOCKED_FACTOR: Final = 4
+"""With policy `block` so many times the limits may wait; beyond that the client is given up."""
+
 
 class Outbox:
     """Frames that wait for the end of the loop turn, or for a client that does not read.
@@ -22,18 +26,23 @@ class Outbox:
     :param max_count: how many frames may wait.
     :param max_bytes: how many bytes may wait.
     :param policy: `drop_oldest` forgets the oldest and tells the client before the next event;
-        `block` keeps everything and withholds the acceptance of what is over the limit; an event
-        without sequence has been accepted already, it is dropped.
+        `block` keeps up to :data:`BLOCKED_FACTOR` times as much and withholds the acceptance of
+        what is over the limit; an event without sequence has been accepted already, it is dropped.
+    :ivar positions: the client asked for positions: it is told of gaps by `gap`, not by `error`.
     """
 
     __slots__ = (
         "_dropped",
         "_first",
         "_frames",
+        "_held",
         "_last",
+        "_passed",
+        "_unsequenced",
         "max_bytes",
         "max_count",
         "policy",
+        "positions",
         "size",
     )
 
@@ -41,37 +50,45 @@ class Outbox:
         self.max_count = max_count
         self.max_bytes = max_bytes
         self.policy: Policy = policy
+        self.positions = False
         self.size = 0
         # A list, which is small when empty: most outboxes are, most of the time.
         self._frames: list[tuple[int, bytes]] = []
-        self._dropped = 0
-        self._first = 0
-        self._last = 0
+        self._held: int | None = None
+        self._passed = 0
+        self._dropped = self._unsequenced = 0
+        self._first = self._last = 0
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, seq: int, frame: bytes) -> int:
+    def __bool__(self) -> bool:
+        """Tell whether there is something to write, if only that something was dropped."""
+        return bool(self._frames or self._dropped)
+
+    def put(self, seq: int, frame: bytes, *, lossy: bool = False) -> int:
         """Add a frame; return how many were dropped for it.
 
         :param seq: its event's stream sequence, or :data:`UNSEQUENCED`; :data:`NOTHING` for other
             messages.
+        :param lossy: what is dropped is not lost yet: `block` drops, too, rather than overflow.
         """
         self._frames.append((seq, frame))
         self.size += len(frame)
-        if not self.full:
+        if len(self._frames) <= self.max_count and self.size <= self.max_bytes:
             return 0
         if self.policy == "drop_oldest":
-            return self._drop()
-        if seq != UNSEQUENCED:
-            return 0
-        self._drop_at(-1)
-        return 1
+            return self._drop(1)
+        if seq == UNSEQUENCED:
+            return self._drop_newest()
+        if self._held is None and seq != NOTHING:
+            self._held = seq
+        return self._drop(BLOCKED_FACTOR) if lossy else 0
 
     @property
     def full(self) -> bool:
         """Tell whether more waits than may."""
-        return len(self._frames) > self.max_count or self.size > self.max_bytes
+        return self._exceeds(1)
 
     def has_room(self, size: int) -> bool:
         """Tell whether a frame of `size` bytes may wait, too."""
@@ -82,23 +99,31 @@ class Outbox:
 
         Only with policy `block`; its acceptance is withheld.
         """
-        if self.policy != "block" or not self.full:
-            return None
-        size = 0
-        for count, (seq, frame) in enumerate(self._frames, 1):
-            size += len(frame)
-            if (count > self.max_count or size > self.max_bytes) and seq >= 0:
-                return seq
-        return None
+        return self._held
+
+    @property
+    def overflowed(self) -> bool:
+        """Tell whether more waits than policy `block` may keep: the client is to be closed."""
+        return self.policy == "block" and self._exceeds(BLOCKED_FACTOR)
+
+    @property
+    def untold(self) -> int:
+        """Return how many were dropped since the client was told last."""
+        return self._dropped
 
     def take(self) -> bytes:
         """Return everything that waits as one piece, what was dropped told first."""
         frames = [frame for _, frame in self._frames]
         if self._dropped:
-            notice = events_dropped(self._first, self._last, self._dropped)
+            # An event without sequence comes after all that had passed, and that is all we know.
+            tell = gap if self.positions else events_dropped
+            notice = tell(self._first, max(self._first, self._last), self._dropped)
             frames.insert(0, text_frame(notice))
-            self._dropped = self._first = self._last = 0
+            self._dropped = self._unsequenced = self._first = self._last = 0
+        if self._frames:
+            self._passed = max(self._passed, self._frames[-1][0])
         self._frames.clear()
+        self._held = None
         self.size = 0
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
@@ -111,12 +136,36 @@ class Outbox:
         """Forget the events at or before `seq`: a joining connection is complete from there."""
         self._frames = [entry for entry in self._frames if not 0 <= entry[0] <= seq]
         self.size = sum(len(frame) for _, frame in self._frames)
-        if self._dropped and 0 < self._last <= seq:
-            self._dropped = self._first = self._last = 0
+        self._passed = max(self._passed, seq)
+        self._found(seq)
 
-    def _drop(self) -> int:
+    def merge(self, events: Sequence[tuple[int, bytes]], upto: int, first: bytes = b"") -> None:
+        """Put events among those that wait, in order, each once.
+
+        :param upto: what was dropped up to here is among them, and not missing any more.
+        :param first: a frame that comes before all events.
+        """
+        messages = [entry for entry in self._frames if entry[0] < 0]
+        if first:
+            messages.append((NOTHING, first))
+        waiting = [entry for entry in self._frames if entry[0] >= 0]
+        self._frames = messages + sorted({**dict(events), **dict(waiting)}.items())
+        self.size = sum(len(frame) for _, frame in self._frames)
+        self._found(upto)
+
+    def _found(self, upto: int) -> None:
+        """Nothing up to a sequence is missing; of an event without one nobody knows."""
+        if 0 < self._last <= upto:
+            self._dropped = self._unsequenced
+            self._first = upto + 1 if self._dropped else 0
+            self._last = 0
+
+    def _exceeds(self, factor: int) -> bool:
+        return len(self._frames) > factor * self.max_count or self.size > factor * self.max_bytes
+
+    def _drop(self, factor: int) -> int:
         dropped = 0
-        while self.full and len(self._frames) > 1:
+        while len(self._frames) > 1 and self._exceeds(factor):
             oldest = next((i for i, (seq, _) in enumerate(self._frames) if seq != NOTHING), None)
             if oldest is None:
                 break
@@ -124,10 +173,20 @@ class Outbox:
             dropped += 1
         return dropped
 
+    def _drop_newest(self) -> int:
+        if len(self._frames) == 1:
+            return 0
+        self._drop_at(-1)
+        return 1
+
     def _drop_at(self, index: int) -> None:
         seq, frame = self._frames.pop(index)
         self.size -= len(frame)
         self._dropped += 1
-        if seq != UNSEQUENCED:
-            self._first = self._first or seq
-            self._last = seq
+        if seq == UNSEQUENCED:
+            self._unsequenced += 1
+            seq = self._passed + 1
+        else:
+            self._passed = max(self._passed, seq)
+            self._last = max(self._last, seq)
+        self._first = min(self._first or seq, seq)

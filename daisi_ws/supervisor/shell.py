@@ -114,6 +114,7 @@ class Shell:
             match signum:
                 case signal.SIGTERM | signal.SIGINT:
                     self._act(self._fleet.stop(signum.name, now))
+                    self._ports.stop_listening()
                 case signal.SIGUSR2:
                     self._act(self._fleet.roll(now))
                 case signal.SIGHUP:

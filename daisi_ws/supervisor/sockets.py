@@ -54,6 +54,14 @@ class Ports:
         """Return the first port of the gRPC range."""
         return int(self.reserved[0].getsockname()[1])
 
+    def stop_listening(self) -> None:
+        """Let go of the listening sockets; each is closed when its worker lets go of it, too.
+
+        Whoever connects then is refused and tries elsewhere, instead of waiting for nobody.
+        """
+        for listener in self.listeners:
+            listener.close()
+
     def keep_only(self, slot: int) -> None:
         """Close, in a forked child, every socket but the slot's listener."""
         for number, listener in enumerate(self.listeners):

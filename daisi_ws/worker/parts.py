@@ -11,7 +11,9 @@ from collections.abc import Iterable
 
 from daisi_ws import __version__
 from daisi_ws.adapters.client_tls import client_context
+from daisi_ws.adapters.grpc_probe import GrpcProbe
 from daisi_ws.adapters.grpc_server import GrpcServer, ServerSettings
+from daisi_ws.adapters.grpc_tls import TlsFiles
 from daisi_ws.adapters.http_protocol import HttpSettings
 from daisi_ws.adapters.http_server import HttpServer
 from daisi_ws.adapters.kills_redis import KillsRedis
@@ -31,7 +33,7 @@ from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
 from daisi_ws.app.admit import Admission
 from daisi_ws.app.authenticate import Authenticator
 from daisi_ws.app.delivery import Delivery
-from daisi_ws.app.health import Health, Part
+from daisi_ws.app.health import Health, dead_server
 from daisi_ws.app.heart import Heart, HeartSettings
 from daisi_ws.app.hub import Hub
 from daisi_ws.app.inbound import Inbound
@@ -40,7 +42,19 @@ from daisi_ws.app.interests import Interests
 from daisi_ws.app.membership import Membership
 from daisi_ws.app.ports import PodRecord, Position
 from daisi_ws.app.pulse import Pulse
+from daisi_ws.app.readiness import Clock, Readiness
+from daisi_ws.app.readiness_parts import (
+    ConsumerPart,
+    GrpcPart,
+    LoopPart,
+    MembershipPart,
+    RedisPart,
+    StreamPart,
+)
+from daisi_ws.app.readiness_reader import ReaderPart
 from daisi_ws.app.renew import Renewal
+from daisi_ws.app.replay import Replays
+from daisi_ws.app.resume import Resumption
 from daisi_ws.app.route import Router
 from daisi_ws.app.takeover import Takeover
 from daisi_ws.app.token_ports import TokenCache, TokenCodec
@@ -69,6 +83,7 @@ class Parts:
         self._started = time.time()
         self.figures = Figures()
         self._address = host_port(advertised_host(config), context.grpc_port)
+        self._http_port = context.listener.getsockname()[1]
         self.metrics = Metrics()
         self.hub = Hub()
         self.delivery = Delivery(self.hub, self.metrics)
@@ -138,6 +153,8 @@ class Parts:
             metrics=self.metrics,
             survey=self._survey,
             wall=time.time,
+            # The other half is for what goes on meanwhile.
+            withhold=self._config.app.nats_max_ack_pending // 2,
             legacy=self._push_legacy if self._config.app.forward_to_legacy_pods else None,
         )
         self.legacy = LegacyForwarder(
@@ -211,6 +228,14 @@ class Parts:
         self.authenticator = Authenticator(
             config=live, codecs=codecs, caches=caches, metrics=self.metrics
         )
+        self.replays = Replays(self.stream, lambda: live().resume, self.metrics)
+        self.resumption = Resumption(
+            shared=self._shared,
+            delivery=self.delivery,
+            replays=self.replays,
+            settings=lambda: live().resume,
+            metrics=self.metrics,
+        )
         self.admission = Admission(
             pod_id=self._context.pod_id,
             hub=self.hub,
@@ -218,17 +243,12 @@ class Parts:
             interests=self.interests,
             sessions=self.sessions,
             tokens=self.authenticator,
+            resumption=self.resumption,
             outbox=self._outbox,
             timeout=lambda: live().app.connect_timeout_seconds,
         )
-        self.health = Health(
-            self._context.pod_id,
-            [
-                Part("nats", self._nats_problem),
-                Part("redis", self._redis_problem),
-                Part("grpc", self._grpc_problem),
-            ],
-        )
+        self._make_inbound()
+        self._make_readiness()
         self.http = HttpServer(
             settings=lambda: HttpSettings.from_config(live()),
             authenticator=self.authenticator,
@@ -237,15 +257,60 @@ class Parts:
             metrics=self.metrics,
             writable=self.delivery.writable,
         )
+
+    def _make_inbound(self) -> None:
         self.inbound = Inbound(
             hub=self.hub,
             delivery=self.delivery,
             barrier=self._barrier,
             displace=self.sessions.displace,
             unserved=self.interests.unserved,
+            lapsed=self.membership.lapsed,
+            judge=self.membership.judge,
         )
         self.grpc = GrpcServer(self.inbound, ServerSettings.from_config(self._config), self.metrics)
         self.delivery.on_accepted(self.grpc.accepted_changed)
+
+    def _make_readiness(self) -> None:
+        """Follow the way from the stream to a socket: what `/ready` tells, and `/health`."""
+        live, config = self._live, self._config
+        redis = RedisPart(self.link, self.pods, self.routes)
+        consumer = ConsumerPart(self.nats, self.stream)
+        reader = ReaderPart(
+            pod_id=self._context.pod_id,
+            shared=self._shared,
+            ingest=self.ingest,
+            inbound=self.inbound,
+            peers=self.peers,
+            registry=self.pods,
+            redis=redis,
+            consumer=consumer,
+            handover=config.nats.priority_timeout_seconds,
+            most_unacknowledged=config.app.nats_max_ack_pending,
+        )
+        call = GrpcProbe(
+            config.server.grpc_host,
+            self._context.grpc_port,
+            advertised_host(config),
+            lambda: TlsFiles.from_config(live().server.grpc_tls),
+        )
+        grpc = GrpcPart(lambda: self.grpc.serving, call)
+        membership = MembershipPart(self.membership, lambda: live().app.pod_lease_refresh_seconds)
+        stream, loop = StreamPart(self.nats, self.stream), LoopPart(self.delivery)
+        self.readiness = Readiness(
+            [loop, redis, membership, stream, consumer, reader, grpc],
+            [redis, consumer, reader, grpc],
+            Clock(),
+        )
+        self.health = Health(
+            self._context.pod_id,
+            self.readiness,
+            [
+                lambda: "" if self.link.working else "nothing keeps up the connection to Redis",
+                lambda: "" if self.stream.working else "nothing keeps up the reading",
+                lambda: dead_server(self.readiness.states()["grpc"], grpc.files_used_up),
+            ],
+        )
 
     def _outbox(self) -> Outbox:
         app = self._live().app
@@ -275,7 +340,7 @@ class Parts:
             slot=self._context.slot,
             generation=self._context.generation,
             address=self._address,
-            http_port=self._context.listener.getsockname()[1],
+            http_port=self._http_port,
             started=self._started,
             version=__version__,
             pid=os.getpid(),
@@ -290,6 +355,8 @@ class Parts:
     async def _barrier(self, source: str, interests: Iterable[str]) -> Position | None:
         if self.router.meet([source]):
             self.membership.wake()
+        # Who can ask is alive, and waits for what is queued for it.
+        self.peers.revive(source)
         return await self.ingest.barrier(interests)
 
     def _apply(self, config: Config) -> None:
@@ -304,20 +371,3 @@ class Parts:
 
     async def _address_of(self, pod_id: str) -> str | None:
         return await self.membership.address_of(pod_id)
-
-    # -- what can be wrong ------------------------------------------------------------------------
-
-    def _nats_problem(self) -> str:
-        if not self.nats.up:
-            return f"no connection: {self.nats.problem}"
-        return "" if self.stream.bound else self.stream.problem or "no consumer yet"
-
-    def _redis_problem(self) -> str:
-        if not self.link.up:
-            return f"no connection: {self.link.problem}"
-        if self.membership.refreshed_at is None:
-            return "not registered yet"
-        return "catching up after an absence" if self.membership.catching_up else ""
-
-    def _grpc_problem(self) -> str:
-        return "" if self.grpc.serving else "not serving"

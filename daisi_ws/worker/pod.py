@@ -76,6 +76,7 @@ class Pod:
         stack.push_async_callback(self._tasks.cancel)
         spawn("report", self._life.report(parts.health.problems))
         spawn("pulse", parts.pulse.run())
+        spawn("readiness", parts.readiness.run())
         spawn("figures", self._every_second())
         spawn("heart", parts.heart.run())
         await self._connect(stack)
@@ -95,6 +96,7 @@ class Pod:
         parts.link.start()
         stack.push_async_callback(parts.link.aclose)
         stack.push_async_callback(parts.nats.aclose)
+        stack.push_async_callback(parts.replays.aclose)
         if self._live().nats.retry_on_failed_connect:
             parts.nats.start()
             return
@@ -183,13 +185,15 @@ class Pod:
             await asyncio.sleep(1)
             parts.figures = figures(parts.metrics.tally)
             parts.metrics.fold()
-            problems = parts.health.problems()
+            states, problems = parts.health.states(), parts.health.problems()
             parts.metrics.ready.set(0 if problems else 1)
             if (not problems) != self._serving:
                 self._serving = not problems
                 parts.grpc.set_serving(self._serving)
-            for part in ("nats", "redis", "grpc"):
-                parts.metrics.dependency_up.labels(part).set(0 if part in problems else 1)
+            for part, state in states.items():
+                parts.metrics.ready_part.labels(part).set(1 if state.ready else 0)
+            for name, up in parts.health.dependencies(states).items():
+                parts.metrics.dependency_up.labels(name).set(1 if up else 0)
             if parts.ingest.state is Reading.READER:
                 parts.metrics.stream_lag.set(parts.stream.lag)
             else:
@@ -209,11 +213,21 @@ class Pod:
         """Leave in good order; returns when nothing is left to do."""
         parts, life, config = self._parts, self._life, self._live()
         parts.health.drain()
-        drain = Drain(parts.hub, [self._hand_over_reading])
+        drain = Drain(
+            parts.hub,
+            [self._hand_over_reading],
+            farewells=parts.locks,
+            metrics=parts.metrics,
+            pace=lambda: self._live().app.drain_reconnects_per_second,
+            handshakes=parts.http.handshakes,
+            stop_admitting=parts.admission.stop_accepting,
+        )
         self._tasks.spawn("hurry", self._hurry(drain))
         await wait_set(life.hurry, config.server.shutdown_delay_seconds)
-        parts.admission.stop_accepting()
+        # Whoever has been accepted by now is still served, and then sent away like the others.
         parts.http.stop_accepting()
+        # Of a host that stops nobody accepts any more; else the supervisor keeps the socket.
+        self._context.listener.close()
         seconds = config.app.shutdown_timeout_seconds
         if life.hurry.is_set():
             seconds = QUICK_STOP_SECONDS / 2

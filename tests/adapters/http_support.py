@@ -24,9 +24,10 @@ from daisi_ws.config import testing_config
 from daisi_ws.domain import frames, principal
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.errors import BadRequest, InvalidAPIKey, InvalidToken, Refusal
-from daisi_ws.domain.frames import RefreshToken, SelectChat
+from daisi_ws.domain.frames import ClientMessage, RefreshToken, ResumeFrom, SelectChat
 from daisi_ws.domain.outbox import Outbox
 from daisi_ws.domain.principal import Kind, Principal
+from daisi_ws.domain.resume import Claim
 from daisi_ws.metrics import Metrics
 
 KEYS: Mapping[Kind, str] = {"user": "the-user-api-key", "admin": "the-admin-api-key"}
@@ -79,7 +80,7 @@ class FakeGateway:
     admitting: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     admitted: list[Connection] = field(default_factory=list)
-    messages: asyncio.Queue[SelectChat | RefreshToken] = field(default_factory=asyncio.Queue)
+    messages: asyncio.Queue[ClientMessage] = field(default_factory=asyncio.Queue)
     left: asyncio.Queue[tuple[Connection, CloseReason]] = field(default_factory=asyncio.Queue)
     displace_in_admit: bool = False
 
@@ -90,7 +91,9 @@ class FakeGateway:
     def accepting(self) -> bool:
         return self.is_accepting
 
-    async def admit(self, principal: Principal, request_id: str) -> Connection:
+    async def admit(
+        self, principal: Principal, request_id: str, claim: Claim | None = None
+    ) -> Connection:
         self.admitting.set()
         try:
             await self.may_admit.wait()
@@ -121,6 +124,9 @@ class FakeGateway:
     async def select_chat(self, connection: Connection, message: SelectChat) -> None:
         self._take(message)
 
+    async def resume(self, connection: Connection, message: ResumeFrom) -> None:
+        self._take(message)
+
     async def refresh_token(self, connection: Connection, message: RefreshToken) -> None:
         self._take(message)
 
@@ -131,7 +137,7 @@ class FakeGateway:
         connection.behind_since = None
         self._queue(connection)
 
-    def _take(self, message: SelectChat | RefreshToken) -> None:
+    def _take(self, message: ClientMessage) -> None:
         if self.message_refusal is not None:
             raise self.message_refusal
         self.messages.put_nowait(message)

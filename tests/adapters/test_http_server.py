@@ -600,6 +600,21 @@ async def test_a_handshake_on_its_way_survives_the_end_of_accepting() -> None:
         assert (await wire.response()).status == 101
 
 
+async def test_who_has_not_sent_a_request_yet_is_counted() -> None:
+    """From the accepted connection to its first whole request; a drain waits for it a moment."""
+    async with serving() as running:
+        assert running.server.handshakes() == 0
+        async with await Wire.connect(running.port) as wire:
+            wire.send(b"GET /health HTTP/1.1\r\n")
+            async with asyncio.timeout(DEADLINE):
+                while running.server.handshakes() != 1:
+                    await asyncio.sleep(0.005)
+            running.server.stop_accepting()
+            wire.send(b"Host: x\r\n\r\n")
+            assert (await wire.response()).status == 200
+            assert running.server.handshakes() == 0
+
+
 async def test_the_listening_socket_stays_the_callers() -> None:
     """Neither start nor close takes the caller's socket away."""
     async with serving() as running:

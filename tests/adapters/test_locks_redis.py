@@ -13,7 +13,7 @@ from daisi_ws.adapters.locks_redis import LocksRedis
 from daisi_ws.app.ports import Acquired, Held
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.embedded import RedisServer
-from tests.adapters.locks_conformance import KEY, TTL, A, B, LocksConformance, World
+from tests.adapters.locks_conformance import KEY, TTL, A, B, C, LocksConformance, World
 from tests.adapters.redis_support import DEADLINE, Proxy, linked, until
 
 
@@ -149,11 +149,23 @@ async def test_scripts_are_there_after_a_restart(fresh_redis: RedisServer) -> No
     async with linked(fresh_redis.url) as link:
         LocksRedis(link)
         fresh_redis.restart()
-        await until(lambda: link.up and len(link._scripts) == 3, "the link is back")
+        await until(lambda: link.up and len(link._scripts) == 4, "the link is back")
         digests = list(link._scripts)
         async with linked(fresh_redis.url, timeout_ms=int(DEADLINE * 1000)) as other:
             await until(lambda: link.up, "the link is back")
-            assert await other.call("SCRIPT", "EXISTS", *digests) == [1, 1, 1]
+            assert await other.call("SCRIPT", "EXISTS", *digests) == [1, 1, 1, 1]
+
+
+async def test_a_holder_that_is_leaving(redis_url: str, redis: redis_asyncio.Redis) -> None:
+    """Newcomers are told of it, for as long as it was said, and of no other holder."""
+    async with linked(redis_url) as link:
+        locks = LocksRedis(link)
+        await locks.acquire(KEY, A, TTL)
+        await locks.announce([(KEY, A), ("session:acme:bot:bob", B)], 20)
+        assert await locks.acquire(KEY, C, TTL) == Held(A, alive=False, leaving=True)
+        assert 18_000 < await redis.pttl(redis_keys.leaving(KEY)) <= 20_000
+        await locks.take(KEY, A, B, TTL)
+        assert await locks.acquire(KEY, C, TTL) == Held(B, alive=False, leaving=False)
 
 
 async def test_a_value_of_any_bytes_can_be_replaced(

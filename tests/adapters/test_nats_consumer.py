@@ -68,12 +68,13 @@ async def start(nats_url: str) -> AsyncIterator[Start]:
             position: int = 0,
             timeout: float = 1.0,
             ping: float = 0.5,
+            ack_wait: float = 5.0,
         ) -> Handler:
             connection = NatsConnection(NatsSettings(url, ping_interval_seconds=ping), "test")
             await connection.connect_once()
             stack.push_async_callback(connection.aclose)
             stream = JetStream(connection, "wa_stream", True, "dead_letter.websocket")
-            settings = ConsumerSettings("ws_fanout", mode, 5.0, 100, timeout)
+            settings = ConsumerSettings("ws_fanout", mode, ack_wait, 100, timeout)
             consumer = NatsConsumer(connection, stream, settings, 20, lambda: position)
             handler = Handler()
             handler.consumer = consumer
@@ -102,6 +103,27 @@ async def test_one_pod_reads_everything_in_order(start: Start, nats: NatsClient)
     assert reader.messages[0].subject == SUBJECT
     assert reader.messages[0].data == b"0"
     assert not reader.messages[0].redelivered
+
+
+async def test_a_reader_that_ends_with_all_that_may_be_unacknowledged_is_replaced(
+    start: Start, nats: NatsClient
+) -> None:
+    """Long before NATS delivers again by itself: who looks after the consumer asks for it."""
+    pods = [await start(ack_wait=120.0), await start(ack_wait=120.0)]
+    for pod in pods:
+        pod.acknowledge = False
+    published = await publish(nats, 200)
+    await pods[0].until(lambda: any(len(pod.seqs) == 100 for pod in pods))
+    dead, alive = sorted(pods, key=lambda pod: -len(pod.seqs))
+    assert dead.consumer is not None
+    assert alive.consumer is not None
+    await dead.consumer._connection.aclose()
+    alive.acknowledge = True
+    async with asyncio.timeout(15):
+        while not alive.pinned:
+            await alive.consumer.look(2.0)
+            await asyncio.sleep(0.1)
+    await alive.until(lambda: alive.seqs[-100:] == published[100:])
 
 
 async def test_the_pin_is_kept_while_idle(start: Start, nats: NatsClient) -> None:

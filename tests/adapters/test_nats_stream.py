@@ -84,7 +84,7 @@ async def test_more_than_a_batch_is_read(stream: JetStream, nats: NatsClient) ->
         await nats.publish("websocket.c.a.chats", b"x")
     # Its acknowledgement says that those before it are stored as well.
     await nats.jetstream().publish("websocket.c.a.chats", b"x")
-    read = await stream.read(0, await stream.last_seq())
+    read = await stream.read(0, (await stream.bounds()).last)
     assert [message.seq for message in read] == list(range(1, 1235))
 
 
@@ -113,7 +113,7 @@ async def test_nats_away_is_unavailable(fresh_nats: NatsServer) -> None:
     await stream.ensure()
     fresh_nats.pause()
     with pytest.raises(Unavailable):
-        await stream.last_seq()
+        await stream.bounds()
     fresh_nats.resume()
     fresh_nats.kill()
     with pytest.raises(Unavailable):

@@ -13,6 +13,7 @@ from daisi_ws.adapters.peer_context import PeerSettings
 from daisi_ws.adapters.peer_link import slot_of
 from daisi_ws.adapters.peers_grpc import PeersGrpc
 from daisi_ws.config import testing_config
+from daisi_ws.domain.forward_queue import WINDOW
 from daisi_ws.metrics import Metrics
 from tests.adapters.forwarding import (
     EPOCH,
@@ -167,21 +168,33 @@ class TestAcceptance:
     """Withheld events, slow acceptance, full queues."""
 
     async def test_withheld_events_are_accepted_later(self, inbound: Recorder) -> None:
-        """A blocked client at the peer delays acceptance without breaking the stream."""
+        """A blocked client at the peer delays acceptance, and nothing else."""
         changes: list[int | None] = []
         async with serving(inbound) as (server, port), peers_of(Addresses(b_0_1=port)) as peers:
-            peers.on_change(lambda: changes.append(peers.floor()))
+            peers.on_change(lambda: changes.append(peers.withheld()))
             inbound.hold_from = 3
             push_all(peers, 1, 5)
-            await until(lambda: peers.floor() == 3)
+            await until(lambda: peers.withheld() == 3)
+            assert empty(peers)
             inbound.hold_from = 5
             server.accepted_changed()
-            await until(lambda: peers.floor() == 5)
+            await until(lambda: peers.withheld() == 5)
             inbound.hold_from = None
             server.accepted_changed()
-            await until(lambda: empty(peers))
+            await until(lambda: peers.withheld() is None)
         assert changes == [3, 5, None]
         assert inbound.arrived == [1, 2, 3, 4, 5]
+
+    async def test_a_blocked_client_fills_no_window(self, inbound: Recorder) -> None:
+        """Batch after batch goes to a peer that withholds what a client has no room for."""
+        async with serving(inbound) as (_, port), peers_of(Addresses(b_0_1=port)) as peers:
+            inbound.hold_from = 1
+            for seq in range(1, 3 * WINDOW):
+                push_all(peers, seq, seq)
+                await until(lambda seq=seq: inbound.mark == seq)  # type: ignore[misc]
+            await until(lambda: empty(peers))
+            assert peers.withheld() == 1
+            assert not peers.pending()
 
     async def test_a_peer_that_takes_its_time_is_not_lost(
         self, peers: PeersGrpc, inbound: Recorder, metrics: Metrics

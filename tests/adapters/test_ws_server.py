@@ -16,7 +16,7 @@ from daisi_ws.app.connection import BACKLOG_BYTES, Connection
 from daisi_ws.domain.bucket import FLOOD_FACTOR
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.errors import InvalidToken, SubscriptionFailure
-from daisi_ws.domain.frames import RefreshToken, SelectChat
+from daisi_ws.domain.frames import ClientMessage, RefreshToken, SelectChat
 from daisi_ws.domain.wire import text_frame
 from tests.adapters.http_support import (
     BINARY,
@@ -40,7 +40,7 @@ SELECT = b'{"type":"select_chat","payload":{"chat_id":"c1"},"id":5}'
 CONTINUATION = 0x0
 
 
-async def taken(running: Serving) -> SelectChat | RefreshToken:
+async def taken(running: Serving) -> ClientMessage:
     """Return the next message that reached the gateway."""
     async with asyncio.timeout(DEADLINE):
         return await running.gateway.messages.get()

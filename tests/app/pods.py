@@ -17,7 +17,8 @@ from daisi_ws.app.ingest import Reading
 from daisi_ws.config import testing_config
 from daisi_ws.domain import principal
 from daisi_ws.domain.close import CloseReason
-from daisi_ws.domain.frames import SelectChat
+from daisi_ws.domain.frames import ResumeFrom, SelectChat
+from daisi_ws.domain.resume import Claim
 from daisi_ws.domain.slots import ConfigSource, WorkerContext
 from daisi_ws.embedded import free_ports
 from daisi_ws.worker.live import LiveConfig
@@ -41,9 +42,14 @@ class Tab:
         """Return the sequences of the events that were written."""
         return [m["seq"] for m in self.sink.messages() if m["type"] == "event"]
 
-    async def choose(self, chat: str) -> None:
+    async def choose(self, chat: str, claim: Claim | None = None) -> None:
         """Select a chat; returns when it is complete."""
-        await self.pod.parts.admission.select_chat(self.connection, SelectChat(chat))
+        message = SelectChat(chat, claim=claim)
+        await self.pod.parts.admission.select_chat(self.connection, message)
+
+    async def resume(self, claim: Claim) -> None:
+        """Ask for what came after a position."""
+        await self.pod.parts.admission.resume(self.connection, ResumeFrom(claim))
 
     async def leave(self) -> None:
         """Close the tab."""
@@ -107,6 +113,7 @@ class InProcessPod:
         parts.ingest.stop()
         await parts.interests.aclose()
         await parts.peers.aclose()
+        await parts.replays.aclose()
         await parts.grpc.stop(0.1)
         await parts.nats.aclose()
         await parts.sessions.aclose()
@@ -114,15 +121,19 @@ class InProcessPod:
         self._listener.close()
         assert not self.failures
 
-    async def user(self, name: str, company: str = "acme", agent: str = "bot") -> Tab:
+    async def user(
+        self, name: str, company: str = "acme", agent: str = "bot", claim: Claim | None = None
+    ) -> Tab:
         """Connect a user."""
         who = principal.user(company, agent, name, FOREVER)
-        return Tab(self, await self.parts.admission.admit(who, "request"))
+        return Tab(self, await self.parts.admission.admit(who, "request", claim))
 
-    async def admin(self, name: str, company: str = "*", agent: str = "*") -> Tab:
+    async def admin(
+        self, name: str, company: str = "*", agent: str = "*", claim: Claim | None = None
+    ) -> Tab:
         """Connect an admin."""
         who = principal.admin(name, FOREVER, company, agent)
-        return Tab(self, await self.parts.admission.admit(who, "request"))
+        return Tab(self, await self.parts.admission.admit(who, "request", claim))
 
 
 @asynccontextmanager

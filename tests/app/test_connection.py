@@ -118,9 +118,29 @@ def test_a_lost_session_writes_nothing_more() -> None:
     made = Made()
     connection = made.open()
     connection.offer(1, event(1))
-    connection.close(CloseReason.SESSION_LOST)
+    connection.close(CloseReason.SESSION_LOST, write=False)
     assert not made.sink.written
     assert made.sink.closed == [CloseReason.SESSION_LOST]
+
+
+def test_a_muted_connection_delivers_nothing_and_keeps_its_socket() -> None:
+    """What waits is written, then nothing; the socket is closed later, with the same reason."""
+    made = Made()
+    told: list[CloseReason] = []
+    connection = made.open()
+    connection.on_close = told.append
+    connection.offer(1, event(1))
+    connection.mute(CloseReason.MOVED)
+    connection.mute(CloseReason.TOO_SLOW)
+    assert made.sink.messages() == [{"seq": 1}]
+    assert made.sink.closed == []
+    assert (connection.state, connection.reason) == (State.CLOSED, CloseReason.MOVED)
+    assert connection.offer(2, event(2)) == 0
+    connection.send(b"{}")
+    assert connection.flush(0.0) == 0
+    connection.close(CloseReason.GOING_AWAY)
+    assert made.sink.messages() == [{"seq": 1}]
+    assert made.sink.closed == told == [CloseReason.MOVED]
 
 
 def test_closing_a_client_that_is_behind_writes_nothing_more() -> None:

@@ -12,6 +12,7 @@ from daisi_ws.app.hub import Hub
 from daisi_ws.app.ports import Position
 from daisi_ws.domain import principal
 from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.outbox import BLOCKED_FACTOR
 from daisi_ws.domain.packets import Item
 from daisi_ws.domain.streams import Point
 from daisi_ws.domain.subjects import chats
@@ -51,6 +52,12 @@ class Setting:
     def got(self) -> list[object]:
         """Return the sequences that were written."""
         return [message["seq"] for message in self.sink.messages() if "seq" in message]
+
+
+def dropped(at: Setting) -> float | None:
+    """Return the metric of dropped events."""
+    name, labels = "dws_websocket_messages_dropped_total", {"reason": "slow_client"}
+    return at.metrics.registry.get_sample_value(name, labels)
 
 
 @pytest.fixture
@@ -200,6 +207,61 @@ async def test_block_withholds_acceptance_until_there_is_room() -> None:
     at.delivery.flush()
     assert at.got() == [1, 2, 3, 4]
     assert told == [4]
+
+
+async def test_what_is_written_without_a_word_of_the_socket_is_accepted() -> None:
+    """The buffer had shrunk by the next event: nothing is withheld any more, and it is told."""
+    at = Setting(max_count=2, policy="block")
+    told = []
+    at.delivery.on_accepted(lambda: told.append(at.delivery.accepted_upto()))
+    at.sink.waiting = BACKLOG_BYTES + 1
+    at.accept(1)
+    at.accept(2, 3)
+    assert at.delivery.accepted_upto() == 2
+    at.sink.waiting = BACKLOG_BYTES
+    at.accept(4)
+    assert at.got() == [1, 2, 3, 4]
+    assert not at.hub.behind
+    assert told == [4]
+
+
+async def test_a_blocked_client_far_over_its_limit_is_closed() -> None:
+    """At a multiple of its limits it is given up, at once, and withholds nothing any more."""
+    at = Setting(max_count=2, policy="block")
+    at.sink.waiting = BACKLOG_BYTES + 1
+    at.accept(1)
+    at.accept(*range(2, 2 * BLOCKED_FACTOR + 1))
+    assert not at.sink.closed
+    assert at.accept(100) == 2
+    assert at.sink.closed == [CloseReason.TOO_SLOW]
+    assert at.delivery.held_floor() is None
+    assert at.accept(101) == 101
+    assert dropped(at) == 0
+
+
+async def test_a_burst_in_one_turn_is_bounded() -> None:
+    """A socket whose buffer has no room for an outbox more is not written to, burst or not."""
+    at = Setting(max_count=3, max_bytes=1000)
+    at.sink.waiting = BACKLOG_BYTES + 1000
+    at.accept(*range(1, 50))
+    assert at.got() == []
+    assert len(at.made.outbox) == 3
+    assert dropped(at) == 46
+
+
+async def test_what_is_dropped_is_counted_once_whoever_pushed_it_out() -> None:
+    """An event that a message pushes out counts as any other; so does one of who leaves."""
+    at = Setting(max_count=2)
+    at.sink.waiting = BACKLOG_BYTES + 1
+    at.accept(1, 2)
+    at.made.connection.send(b"{}")
+    at.delivery.flush()
+    assert dropped(at) == at.made.connection.dropped == 1
+    at.made.connection.send(b"{}")
+    at.made.connection.close(CloseReason.TOO_SLOW)
+    at.delivery.forget(at.made.connection)
+    at.delivery.flush()
+    assert dropped(at) == at.made.connection.dropped == 2
 
 
 async def test_who_leaves_withholds_nothing_any_more() -> None:

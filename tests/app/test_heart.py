@@ -218,6 +218,56 @@ def test_a_socket_that_takes_no_byte_is_closed_sooner() -> None:
     assert not trickling.sink.closed
 
 
+def test_a_client_that_was_written_to_meanwhile_moves() -> None:
+    """Between two looks it took all that was buffered and got more: its backlog is larger now, and
+    shrinking all the time."""
+    body = Body()
+    body.settings = replace(body.settings, write_timeout=3.0)
+    made = body.add(Made())
+    body.behind(made, 100_000)
+    body.beat()
+    made.sink.waiting = 0
+    made.connection.flush(body.now)
+    body.behind(made, 1_000_000)
+    for _ in range(10):
+        made.sink.waiting -= 10_000
+        body.beat()
+    assert not made.sink.closed
+
+
+def test_acceptance_is_withheld_no_longer_than_the_write_timeout() -> None:
+    """A blocked client over its limit is closed in time, also one whose socket takes bytes."""
+    body = Body()
+    body.settings = replace(body.settings, slow_close=1000.0, write_timeout=5.0)
+    full, waiting = (
+        body.add(Made(name, max_count=1, policy="block")) for name in ("full", "waiting")
+    )
+    for made in (full, waiting):
+        body.behind(made, 10_000_000)
+    full.connection.offer(2, event(2))
+    for _ in range(7):
+        for made in (full, waiting):
+            made.sink.waiting -= 1000
+        assert not full.sink.closed
+        body.beat()
+    assert full.sink.closed == [CloseReason.TOO_SLOW]
+    assert not waiting.sink.closed
+
+
+def test_thresholds_apply_from_the_next_tick() -> None:
+    """A reload is enough to give up a client that was slow before it."""
+    body = Body()
+    made = body.add(Made())
+    body.behind(made)
+    body.beat(4)
+    body.settings = replace(body.settings, slow_after=1.0)
+    body.beat()
+    assert body.value("dws_slow_clients") == 1
+    body.settings = replace(body.settings, slow_close=2.0)
+    body.beat()
+    assert made.sink.closed == [CloseReason.TOO_SLOW]
+
+
 def test_a_token_is_warned_of_once_and_then_ends_the_session() -> None:
     """One `token_expiring` at its time, 4403 within a second of the end."""
     body = Body()

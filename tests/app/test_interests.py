@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
-from daisi_ws.domain.errors import InternalServerError, SubscriptionFailure
+from daisi_ws.domain.errors import InternalServerError, SubscriptionFailure, Unavailable
 from daisi_ws.domain.subjects import chats
 from daisi_ws.embedded import NatsServer, RedisServer
 from tests.app.pods import InProcessPod, pod, publish, roles, until
@@ -213,6 +213,52 @@ async def test_a_reader_that_redis_does_not_name_is_waited_for(
     assert tab.connection.position.seq >= last
     seq = await publish(nats)
     await until(lambda: tab.seqs() == [seq])
+
+
+async def test_a_route_that_is_being_added_outlives_the_loss_of_the_data(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis
+) -> None:
+    """Redis is emptied after it was written and before the reader knows of it: it is written again
+    with everything else, and before this pod counts as registered.
+    """
+    reader, other = await roles(pods, nats)
+    reader.parts.ingest._decided.clear()  # it answers no barrier for now
+    joining = asyncio.create_task(other.user("ann"))
+    async with asyncio.timeout(5):
+        while not await redis.exists(CHATS_KEY):
+            await asyncio.sleep(0.01)
+    before = other.parts.membership._incarnation
+    await redis.flushall()
+    await until(lambda: other.parts.membership._incarnation != before)
+    assert not joining.done()
+    reader.parts.ingest._decided.set()
+    tab = await asyncio.wait_for(joining, 5)
+    assert await redis.smembers(CHATS_KEY) == {other.pod_id.encode()}
+    seq = await publish(nats)
+    await until(lambda: tab.seqs() == [seq])
+
+
+async def test_a_route_that_could_not_be_removed_is_removed_later(
+    redis_url: str, nats_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis was away when the last client left."""
+    async with pod(redis_url, nats_url) as only:
+        tab = await only.user("ann")
+        failed = asyncio.Event()
+
+        async def fail(*_: object) -> None:
+            failed.set()
+            raise Unavailable("Redis is away")
+
+        with monkeypatch.context() as away:
+            away.setattr(only.parts.routes, "remove", fail)
+            await tab.leave()
+            await asyncio.wait_for(failed.wait(), 5)
+        assert await redis.exists(CHATS_KEY)
+        await only.parts.interests.renew()
+        async with asyncio.timeout(5):
+            while await redis.exists(CHATS_KEY):
+                await asyncio.sleep(0.01)
 
 
 async def test_whoever_waits_long_for_its_session_is_complete_from_later_on(

@@ -10,6 +10,7 @@ from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
 from daisi_ws.app import membership
+from daisi_ws.app.ports import PodRecord
 from daisi_ws.domain.close import CloseReason
 from tests.app.pods import InProcessPod, pod, publish, roles, until
 
@@ -112,6 +113,27 @@ async def test_a_dead_pod_holds_nobody_up(
                 await asyncio.sleep(0.01)
             while await redis.sismember("route:acme:bot:chats", GHOST):
                 await asyncio.sleep(0.01)
+
+
+async def test_redis_emptied_while_others_are_looked_for_buries_nobody(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their leases are missing in data that is not the data they had one in."""
+    reader, other = await roles(pods, nats)
+    tab = await other.user("bob")
+    await until(lambda: other.pod_id in reader.parts.membership.known)
+    records, emptied = reader.parts.pods.records, asyncio.Event()
+
+    async def just_too_late() -> list[PodRecord]:
+        if not emptied.is_set():
+            await redis.flushall()
+            emptied.set()
+        return await records()
+
+    monkeypatch.setattr(reader.parts.pods, "records", just_too_late)
+    await emptied.wait()
+    seqs = [await publish(nats) for _ in range(20)]
+    await until(lambda: tab.seqs() == seqs)
 
 
 def reader_record(of: InProcessPod, address: str) -> bytes:

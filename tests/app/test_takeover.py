@@ -11,6 +11,8 @@ import pytest
 import redis.asyncio as redis_asyncio
 
 from daisi_ws.adapters import redis_keys
+from daisi_ws.adapters.locks_redis import LocksRedis
+from daisi_ws.app import takeover
 from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.ports import Acquired
 from daisi_ws.domain import principal
@@ -435,6 +437,18 @@ async def test_admin_waits_for_a_silent_pod_no_longer_than_for_a_connection(worl
     assert world.peers.asked == []
 
 
+async def test_admin_follows_a_session_that_is_just_being_given_up(world: World) -> None:
+    """Its pod answers, yet its lock goes a moment later, as after an outage of Redis."""
+    a, b = world.pods["a"], world.pods["b"]
+    first = await a.open(ROOT)
+    joining = asyncio.create_task(b.open(ROOT))
+    attempts = {"user_type": "admin", "lock_type": "retry"}
+    await until(lambda: b.count("session_lock_attempts", **attempts) >= 2, "it was answered")
+    first.close(CloseReason.CLIENT_LEFT)
+    second = await joining
+    assert await world.holder(ROOT) == second.lock_value
+
+
 async def test_admin_is_rejected_by_an_older_pod(world: World) -> None:
     """An older pod's session counts as alive for as long as its lock lasts."""
     await foreign(world, "old-pod", ROOT)
@@ -496,6 +510,25 @@ async def test_lost_answer_is_no_conflict_with_oneself(
         assert connection.state is State.OPEN
         assert await world.holder() == connection.lock_value
         assert a.count("session_conflicts", type="user") == 0
+
+
+async def test_lock_of_who_left_while_redis_was_away_goes_when_it_is_back(
+    fresh_redis: RedisServer,
+) -> None:
+    """An admin who comes back at once would else be refused as its own rival until it expires."""
+    async with (
+        redis_asyncio.Redis.from_url(fresh_redis.url) as redis,
+        pods(fresh_redis.url, redis, "a", "b", timeout_ms=100) as world,
+    ):
+        a, b = world.pods["a"], world.pods["b"]
+        connection = await a.open(ROOT)
+        fresh_redis.pause()
+        connection.close(CloseReason.CLIENT_LEFT)
+        await until(lambda: bool(a.takeover._releasing), "the release has failed")
+        fresh_redis.resume()
+        await until(lambda: not a.takeover._releasing, "it is released")
+        assert await world.holder(ROOT) is None
+        await b.open(ROOT)
 
 
 async def test_client_that_leaves_while_joining(world: World) -> None:
@@ -569,11 +602,89 @@ async def test_closed_before_its_turn(world: World) -> None:
     acquiring = asyncio.create_task(a.takeover.acquire(connection))
     await until(lambda: bool(world.peers.asked), "the holder is told")
     connection.close(CloseReason.GOING_AWAY)
-    with pytest.raises(SessionConflict) as refusal:
+    with pytest.raises(InternalServerError) as refusal:
         await acquiring
-    assert refusal.value.reason == "going_away"
+    assert "going away" in refusal.value.message
     await world.settle()
     assert await world.holder() == "x-0-1#1"
+
+
+# A pod that drains
+
+
+async def leaving(world: World, who: Principal = ANN, pod: str = "a") -> Connection:
+    """Open a session whose client was asked to connect elsewhere."""
+    session = await world.pods[pod].open(who)
+    session.leaving = True
+    await LocksRedis(world.pods[pod].link).announce([(who.session_key, session.lock_value)], 30)
+    return session
+
+
+@pytest.mark.parametrize("where", ["a", "b"])
+async def test_a_client_that_moves_is_no_conflict(
+    world: World, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old session stops delivering, then the new one has the lock; the old socket stays for
+    a moment and is closed with 1001."""
+    monkeypatch.setattr(takeover, "LINGER_SECONDS", 0.5)
+    old = await leaving(world)
+    new = await world.pods[where].open()
+    assert old.state is State.CLOSED
+    assert old.reason is CloseReason.MOVED
+    sink = old.sink
+    assert isinstance(sink, FakeSink)
+    assert sink.closed == []
+    assert await world.holder() == new.lock_value
+    await until(lambda: sink.closed == [CloseReason.MOVED], "the socket is closed")
+    assert CloseReason.MOVED.code == 1001
+    await world.settle()
+    assert await world.holder() == new.lock_value
+    assert world.pods[where].count("session_conflicts", type="user") == 0
+    forced = world.pods[where].count("session_lock_attempts", user_type="user", lock_type="force")
+    assert forced == (1 if where == "a" else 0)
+
+
+@pytest.mark.parametrize("where", ["a", "b"])
+async def test_an_admin_moves_under_reject(world: World, where: str) -> None:
+    """The newcomer is not refused while the holder is asked to go; later ones are."""
+    world.configure(app__admin_session_policy="reject")
+    old = await leaving(world, ROOT)
+    new = await world.pods[where].open(ROOT)
+    assert old.reason is CloseReason.MOVED
+    assert world.pods[where].count("session_conflicts", type="admin") == 0
+    with pytest.raises(SessionConflict):
+        await world.pods["c"].open(ROOT)
+    assert new.state is State.OPEN
+
+
+async def test_a_mark_of_an_older_session_means_nothing(world: World) -> None:
+    """Whoever has come back to the identity since is respected again."""
+    world.configure(app__admin_session_policy="reject")
+    await leaving(world, ROOT)
+    new = await world.pods["b"].open(ROOT)
+    with pytest.raises(SessionConflict):
+        await world.pods["c"].open(ROOT)
+    assert new.state is State.OPEN
+    assert world.pods["c"].count("session_conflicts", type="admin") == 1
+
+
+async def test_a_deaf_pod_that_drains_loses_the_session_all_the_same(world: World) -> None:
+    """Neither gRPC nor the kill switch arrives: it is taken by force, and renewal finds out."""
+    a = world.pods["a"]
+    a.deaf = world.peers.broken = True
+    old = a.connection()
+    await a.takeover.acquire(old)
+    old.leaving = True
+    await LocksRedis(a.link).announce([(ANN.session_key, old.lock_value)], 30)
+    newcomer = await world.pods["b"].open()
+    assert await world.holder() == newcomer.lock_value
+    old.open(FakeSink(), b"{}", 0, 0.0)
+    old.offer(1, event(1))
+    await world.pods["a"].renewal.verify_now()
+    assert old.reason is CloseReason.MOVED
+    assert isinstance(old.sink, FakeSink)
+    assert event(1) not in old.sink.written
+    assert world.pods["b"].count("session_conflicts", type="user") == 0
 
 
 # Races

@@ -146,6 +146,44 @@ async def test_it_reconnects_and_says_so_on_standard_error() -> None:
     assert "going away" not in result.out
 
 
+async def test_what_was_missed_is_told() -> None:
+    """What is given again, gaps and moves are lines of their own, and in the summary."""
+
+    async def first(connection: Connection) -> None:
+        await connection.ready()
+        await connection.event(1)
+        await connection.close(1001, "going away")
+
+    async def second(connection: Connection) -> None:
+        await connection.ready(seq=1, recovered=True, replayed=2)
+        for seq in (1, 2, 3):
+            await connection.event(seq)
+        await connection.gap(4, 6)
+        message = await connection.hear()
+        refusal = {"recovered": False, "reason": "too_many"}
+        await connection.resumed(6, 0, id=message["id"], **refusal)
+        await connection.say({"type": "reconnect", "payload": {"after_ms": 5}})
+        await connection.until_closed()
+
+    async def third(connection: Connection) -> None:
+        await connection.ready(seq=6, recovered=True, replayed=0)
+        await connection.event(7)
+        await connection.until_closed()
+
+    async with StandIn(first, second, third) as gateway:
+        result = await tail(gateway, *USER, "--count", "4")
+    assert result.code == 0, result.err
+    for told in (
+        "live after seq 1, 2 missed events given again",
+        "3 events dropped between seq 4 and 6",
+        "all, live after seq 6, what was missed is not given again (too_many)",
+        "the pod is going away, opening another connection in 5.0 ms",
+    ):
+        assert told in result.out
+    summary = "1 reconnect, 1 move, 1 gap, 2 events given again, 1 duplicate held back"
+    assert summary in result.err
+
+
 async def test_a_token_that_ends_is_renewed() -> None:
     """A warning that the token ends is answered with a fresh one of the same identity."""
     tokens: list[str] = []

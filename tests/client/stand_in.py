@@ -22,11 +22,24 @@ class Connection:
         self.ws = ws
         self.number = number
 
-    async def ready(self, seq: int = 0, stream: str = "s@1") -> None:
-        await self.say({"type": "ready", "stream": stream, "seq": seq, "connection": "0-a"})
+    async def ready(self, seq: int = 0, stream: str = "s@1", **more: object) -> None:
+        ready = {"type": "ready", "stream": stream, "seq": seq, "connection": "0-a"}
+        await self.say({**ready, **more})
 
-    async def event(self, seq: int | None, text: str = "") -> None:
-        frame: dict[str, object] = {"type": "event", "payload": {"event_id": text or f"e{seq}"}}
+    async def resumed(self, seq: int, replayed: int, **more: object) -> None:
+        answer = {"type": "resumed", "stream": "s@1", "seq": seq}
+        await self.say({**answer, "recovered": True, "replayed": replayed, **more})
+
+    async def gap(self, first: int, last: int) -> None:
+        lost = {"from_seq": first, "to_seq": last, "dropped": last + 1 - first}
+        await self.say({"type": "gap", "payload": lost})
+
+    async def done(self, message: dict[str, object], seq: int) -> None:
+        await self.say({"type": "done", "id": message["id"], "payload": {"seq": seq}})
+
+    async def event(self, seq: int | None, text: str = "", kind: str = "chat") -> None:
+        payload = {"event_id": text or f"e{seq}", "event_type": kind}
+        frame: dict[str, object] = {"type": "event", "payload": payload}
         await self.say(frame if seq is None else {**frame, "seq": seq})
 
     async def say(self, message: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import settings
@@ -45,7 +45,7 @@ def test_a_batch_ends_at_its_bytes_but_holds_at_least_one_event() -> None:
 
 
 def test_only_so_many_batches_are_on_their_way() -> None:
-    """The window closes until something is accepted."""
+    """The window closes until something is taken."""
     queue = _queue(range(WINDOW * BATCH_ITEMS + 1), limit=10_000)
     for _ in range(WINDOW):
         assert queue.sendable
@@ -82,13 +82,46 @@ def test_acceptance_is_cumulative() -> None:
     assert queue.held == 0
 
 
-def test_a_part_of_a_batch_can_be_accepted() -> None:
-    """What is withheld stays, and so does the floor."""
-    queue = _queue([1, 2, 3, 4])
+def test_what_is_withheld_is_told_and_takes_no_room() -> None:
+    """What a peer has taken and not accepted is one number, until it accepts it."""
+    queue = _queue([1, 2, 3, 4], limit=4)
     number = queue.take(0).number
-    assert queue.accept(number, 2) == (2, 0)
-    assert queue.floor() == 3
-    assert queue.accept(number, 4) == (2, 0)
+    assert queue.accept(number, 2) == (4, 0)
+    assert (queue.withheld, queue.floor(), queue.held) == (3, None, 0)
+    assert queue.accept(number, 3) == (0, 0)
+    assert queue.withheld == 4
+    assert queue.accept(number, 4) == (0, 0)
+    assert queue.withheld is None
+
+
+def test_withholding_closes_no_window() -> None:
+    """However long a peer withholds, what comes after goes on its way."""
+    queue = ForwardQueue(1000)
+    for seq in range(1, 3 * WINDOW):
+        queue.push(_item(seq))
+        assert queue.sendable
+        queue.accept(queue.take(seq).number, 0)
+    assert queue.withheld == 1
+    assert not queue.full
+
+
+def test_an_older_event_withheld_behind_a_newer_one_is_told() -> None:
+    """Shared mode: what matters is the highest sequence taken, wherever it stood."""
+    queue = _queue([10, 5])
+    queue.accept(queue.take(0).number, 7)
+    assert queue.withheld == 8
+
+
+@pytest.mark.parametrize("end", [ForwardQueue.rewind, ForwardQueue.forget])
+def test_when_the_stream_breaks_nothing_is_withheld(end: Callable[[ForwardQueue], object]) -> None:
+    """It is in the peer's outboxes, and nobody would tell when they have room."""
+    queue = _queue([1, 2])
+    queue.accept(queue.take(0).number, 0)
+    end(queue)
+    assert queue.withheld is None
+    queue.push(_item(9))
+    queue.accept(queue.take(0).number, 9)
+    assert queue.withheld is None
 
 
 def test_what_was_not_sent_is_not_accepted() -> None:
@@ -110,8 +143,8 @@ def test_an_older_event_behind_newer_ones_is_accepted_with_its_own_batch() -> No
     assert queue.accept(second, 10) == (1, 0)
 
 
-def test_after_a_break_everything_unaccepted_comes_again_in_order() -> None:
-    """Sent and waiting events keep their order; accepted ones do not come back."""
+def test_after_a_break_everything_not_taken_comes_again_in_order() -> None:
+    """Sent and waiting events keep their order; those taken do not come back."""
     queue = _queue(range(1, 401))
     first = queue.take(0)
     queue.take(0)
@@ -119,8 +152,8 @@ def test_after_a_break_everything_unaccepted_comes_again_in_order() -> None:
     queue.accept(first.number, 100)
     queue.rewind()
     again = queue.take(0)
-    assert _seqs(again.items) == list(range(101, 101 + BATCH_ITEMS))
-    assert again.again == BATCH_ITEMS
+    assert _seqs(again.items) == list(range(BATCH_ITEMS + 1, 402))
+    assert again.again == 400 - BATCH_ITEMS
     assert again.number > first.number
 
 
@@ -136,7 +169,7 @@ def test_events_pushed_after_a_break_are_no_repetition() -> None:
 
 
 def test_full_is_reached_by_what_waits_and_what_is_on_its_way() -> None:
-    """Sending makes no room, acceptance does; nothing is dropped beyond the limit."""
+    """Sending makes no room, being taken does; nothing is dropped beyond the limit."""
     queue = _queue([1, 2, 3], limit=3)
     assert queue.full
     number = queue.take(0).number
@@ -159,13 +192,14 @@ def test_forgetting_leaves_nothing_but_the_numbers() -> None:
 
 
 class QueueModel(RuleBasedStateMachine):
-    """The queue beside a plain list of what is not accepted, under any order of what happens."""
+    """The queue beside a plain list of what is not taken, under any order of what happens."""
 
     def __init__(self) -> None:
         super().__init__()
         self.queue = ForwardQueue(50)
         self.held: list[int] = []
         self.sent: list[tuple[int, int]] = []  # (number, seq) in order of sending
+        self.highest = -1
 
     @rule(seqs=st.lists(st.integers(1, 40), min_size=1, max_size=300))
     def push(self, seqs: list[int]) -> None:
@@ -186,20 +220,22 @@ class QueueModel(RuleBasedStateMachine):
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), upto=st.integers(0, 41))
     def accept(self, data: st.DataObject, upto: int) -> None:
-        """Accept from the head what both batch number and sequence allow."""
+        """Take batches from the head, and accept some of them."""
         number = data.draw(st.sampled_from(sorted({number for number, _ in self.sent})))
         expected = 0
-        while self.sent and self.sent[0][0] <= number and self.sent[0][1] <= upto:
-            self.sent.pop(0)
+        while self.sent and self.sent[0][0] <= number:
+            self.highest = max(self.highest, self.sent.pop(0)[1])
             self.held.pop(0)
             expected += 1
         assert self.queue.accept(number, upto)[0] == expected
+        assert self.queue.withheld == (upto + 1 if upto < self.highest else None)
 
     @rule()
     def rewind(self) -> None:
         """Break the stream: what was sent comes again."""
         self.queue.rewind()
         self.sent.clear()
+        self.highest = -1
 
     @rule()
     def forget(self) -> None:
@@ -207,10 +243,11 @@ class QueueModel(RuleBasedStateMachine):
         assert self.queue.forget() == len(self.held)
         self.held.clear()
         self.sent.clear()
+        self.highest = -1
 
     @invariant()
     def floor_is_the_lowest_held(self) -> None:
-        """The floor is the lowest sequence not accepted, whatever happened."""
+        """The floor is the lowest sequence not taken, whatever happened."""
         assert self.queue.floor() == min(self.held, default=None)
         assert self.queue.held == len(self.held)
         assert self.queue.full == (len(self.held) >= 50)

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from daisi_ws.domain import frames
 from daisi_ws.domain.errors import BadRequest, SessionConflict
-from daisi_ws.domain.frames import RefreshToken, SelectChat, parse_client_message
+from daisi_ws.domain.frames import (
+    ClientMessage,
+    RefreshToken,
+    ResumeFrom,
+    SelectChat,
+    parse_client_message,
+)
+from daisi_ws.domain.resume import Claim, Recovery
 
 
 @pytest.mark.parametrize(
@@ -21,11 +28,20 @@ from daisi_ws.domain.frames import RefreshToken, SelectChat, parse_client_messag
         ('{"type":"select_chat","payload":{"chat_id":"c"},"id":"x"}', SelectChat("c", "x")),
         ('{"type":"select_chat","payload":{"chat_id":"c","new":1},"more":[]}', SelectChat("c")),
         ('\n {"type":"select_chat","payload":{"chat_id":"\\u0063"}} ', SelectChat("c")),
+        (
+            '{"type":"select_chat","payload":{"chat_id":"c","last_seq":0,"stream":"s@1"}}',
+            SelectChat("c", claim=Claim(0, "s@1")),
+        ),
+        ('{"type":"resume","payload":{"last_seq":5}}', ResumeFrom(Claim(5))),
+        (
+            '{"type":"resume","id":1,"payload":{"last_seq":5,"stream":"s@1"}}',
+            ResumeFrom(Claim(5, "s@1"), 1),
+        ),
         ('{"type":"token","payload":{"token":"abc="}}', RefreshToken("abc=")),
         ('{"type":"token","payload":{"token":"t"},"id":1}', RefreshToken("t", 1)),
     ],
 )
-def test_what_a_client_may_send(text: str, message: SelectChat | RefreshToken) -> None:
+def test_what_a_client_may_send(text: str, message: ClientMessage) -> None:
     """Known types with their payload; unknown fields do no harm, also as bytes."""
     assert parse_client_message(text) == message
     assert parse_client_message(text.encode()) == message
@@ -59,6 +75,12 @@ def test_what_a_client_may_send(text: str, message: SelectChat | RefreshToken) -
         ('{"type":"select_chat","payload":{"chat_id":">"}}', "chat_id"),
         ('{"type":"select_chat","payload":{"chat_id":"a\\u0000"}}', "chat_id"),
         ('{"type":"token","payload":{"token":1}}', "bad payload"),
+        ('{"type":"resume","payload":{}}', "bad payload"),
+        ('{"type":"resume","payload":{"last_seq":null}}', "bad payload"),
+        ('{"type":"resume","payload":{"last_seq":-1}}', "bad payload"),
+        ('{"type":"resume","payload":{"last_seq":9223372036854775808}}', "bad payload"),
+        ('{"type":"resume","payload":{"last_seq":1,"stream":5}}', "bad payload"),
+        ('{"type":"select_chat","payload":{"chat_id":"c","last_seq":1.5}}', "bad payload"),
     ],
 )
 def test_what_a_client_may_not_send(text: str, said: str) -> None:
@@ -73,7 +95,7 @@ def test_an_unknown_type_is_told_which_are_known() -> None:
     with pytest.raises(BadRequest) as refused:
         parse_client_message(json.dumps({"type": "x" * 10_000}))
     assert refused.value.details is not None
-    assert "select_chat, token" in refused.value.details
+    assert "select_chat, resume, token" in refused.value.details
     assert len(refused.value.details) < 200
 
 
@@ -94,6 +116,26 @@ def test_server_messages() -> None:
         "seq": 42,
         "connection": "c1",
     }
+    found = Recovery(after=7, upto=9, events=[(8, b"x")])  # type: ignore[list-item]
+    assert json.loads(frames.ready("s@1", 7, "c1", found)) == {
+        "type": "ready",
+        "stream": "s@1",
+        "seq": 7,
+        "connection": "c1",
+        "recovered": True,
+        "replayed": 1,
+    }
+    refused = Recovery("too_old")
+    assert json.loads(frames.resumed("s@1", 9, refused, message_id=3, chat_id="c-1")) == {
+        "type": "resumed",
+        "id": 3,
+        "chat_id": "c-1",
+        "stream": "s@1",
+        "seq": 9,
+        "recovered": False,
+        "reason": "too_old",
+    }
+    assert "id" not in json.loads(frames.resumed("s@1", 9, refused))
     assert json.loads(frames.error(SessionConflict("held", details="elsewhere"))) == {
         "type": "error",
         "payload": {"code": "SessionConflict", "message": "held", "details": "elsewhere"},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daisi_ws.domain.outbox import NOTHING, UNSEQUENCED, Outbox
+from daisi_ws.domain.outbox import BLOCKED_FACTOR, NOTHING, UNSEQUENCED, Outbox
 from daisi_ws.domain.wire import text_frame
 
 
@@ -77,15 +77,36 @@ def test_messages_that_are_no_events_are_never_dropped_and_save_nothing() -> Non
 
 
 def test_events_without_sequence_are_dropped_as_others_are() -> None:
-    """They count, but name no sequence; the notice tells those of the others."""
+    """They count; all that is known of them is that they came after what had passed."""
     outbox = Outbox(2, 1000, "drop_oldest")
     for seq in (UNSEQUENCED, 4, UNSEQUENCED, UNSEQUENCED, 7):
         outbox.put(seq, frame(seq))
-    assert gap(4, 4, 3, outbox.take()) == frame(UNSEQUENCED) + frame(7)
+    assert gap(1, 4, 3, outbox.take()) == frame(UNSEQUENCED) + frame(7)
     for _ in range(3):
         outbox.put(UNSEQUENCED, frame(0))
-    outbox.discard_upto(10)
-    assert gap(0, 0, 1, outbox.take()) == frame(0) + frame(0)
+    assert gap(8, 8, 1, outbox.take()) == frame(0) + frame(0)
+
+
+def test_a_position_says_nothing_of_events_without_sequence() -> None:
+    """What was dropped up to a position is not missing; an event without sequence may be."""
+    outbox = Outbox(2, 1000, "drop_oldest")
+    for seq in (4, UNSEQUENCED, 5, 6):
+        outbox.put(seq, frame(seq))
+    outbox.discard_upto(5)
+    assert outbox.untold == 1
+    assert gap(6, 6, 1, outbox.take()) == frame(6)
+
+
+def test_who_asked_for_positions_is_told_by_a_gap() -> None:
+    """The same figures in a frame of its own, once."""
+    outbox = Outbox(2, 1000, "drop_oldest")
+    outbox.positions = True
+    for seq in (3, 5, 8, 9):
+        outbox.put(seq, frame(seq))
+    notice = text_frame(b'{"type":"gap","payload":{"from_seq":3,"to_seq":5,"dropped":2}}')
+    assert outbox.take() == notice + frame(8) + frame(9)
+    outbox.put(10, frame(10))
+    assert outbox.take() == frame(10)
 
 
 def test_blocking_drops_what_nobody_waits_for() -> None:
@@ -97,7 +118,45 @@ def test_blocking_drops_what_nobody_waits_for() -> None:
     assert outbox.held_from() is None
     assert outbox.put(3, frame(3)) == 0
     assert outbox.held_from() == 3
-    assert gap(0, 0, 1, outbox.take()) == frame(1) + frame(3)
+    assert not outbox.overflowed
+    assert gap(1, 1, 1, outbox.take()) == frame(1) + frame(3)
+
+
+def test_an_event_without_sequence_that_is_larger_than_the_outbox_is_kept_alone() -> None:
+    """Whatever the policy, an event must fit, however large."""
+    outbox = Outbox(10, 50, "block")
+    assert outbox.put(UNSEQUENCED, frame(1, 500)) == 0
+    assert outbox.take() == frame(1, 500)
+
+
+@pytest.mark.parametrize(("count", "size"), [(2, 10_000), (1000, 20)], ids=["count", "bytes"])
+def test_blocking_is_bounded_too(count: int, size: int) -> None:
+    """At a multiple of its limits a blocked outbox has overflowed: its client is to be closed."""
+    outbox = Outbox(count, size, "block")
+    for seq in range(1, 2 * BLOCKED_FACTOR + 1):
+        assert outbox.put(seq, frame(seq)) == 0
+    assert not outbox.overflowed
+    assert outbox.put(100, frame(100)) == 0
+    assert outbox.overflowed
+    assert outbox.held_from() == 3
+    outbox.take()
+    assert not outbox.overflowed
+
+
+def test_what_can_be_had_again_is_dropped_rather_than_overflow() -> None:
+    """A joining client is told a later position; its outbox stays within its bound."""
+    outbox = Outbox(2, 10_000, "block")
+    dropped = sum(outbox.put(seq, frame(seq), lossy=True) for seq in range(1, 101))
+    assert dropped == 100 - 2 * BLOCKED_FACTOR == outbox.dropped_upto
+    assert not outbox.overflowed
+
+
+def test_dropping_never_overflows() -> None:
+    """With `drop_oldest` a client is not closed for what it lost."""
+    outbox = Outbox(1, 1000, "drop_oldest")
+    for seq in range(1, 100):
+        outbox.put(seq, frame(seq))
+    assert not outbox.overflowed
 
 
 def test_blocking_keeps_everything_and_withholds_what_is_over_the_limit() -> None:
@@ -145,6 +204,7 @@ def test_what_was_before_the_position_is_forgotten() -> None:
     outbox.discard_upto(3)
     outbox.put(NOTHING, b"error;")
     assert outbox.size == len(frame(4)) + 6
+    assert outbox.untold == 0
     assert outbox.take() == frame(4) + b"error;"
 
 

@@ -248,13 +248,25 @@ class Publisher:
     What is not acknowledged is offered again under the same message ID until it is, so every
     number is in the stream once.
 
+    :param mix: how often chats, messages and agents' events come, in proportion.
+    :param size: bytes of text in each.
     :ivar generation: of the stream; to be raised when it is made anew.
     """
 
-    def __init__(self, nats: NatsClient, agents: list[tuple[str, str]], chats: int) -> None:
+    def __init__(
+        self,
+        nats: NatsClient,
+        agents: list[tuple[str, str]],
+        chats: int,
+        *,
+        mix: tuple[int, int, int] = (3, 5, 2),
+        size: int = 200,
+    ) -> None:
         self._jetstream = nats.jetstream()
         self._agents = agents
         self._chats = chats
+        self._mix = mix
+        self._size = size
         self._random = random.Random(1)
         self._number = itertools.count(1)
         self._pending: set[asyncio.Task[Published]] = set()
@@ -306,7 +318,7 @@ class Publisher:
             "event_id": f"{number}:{kind}",
             "company_id": company,
             "agent_id": agent,
-            "row_data": {"number": number, "generation": generation, "text": "x" * 200},
+            "row_data": {"number": number, "generation": generation, "text": "x" * self._size},
         }
         if chat:
             payload["chat_id"] = chat
@@ -328,7 +340,7 @@ class Publisher:
 
     def _offer(self) -> None:
         company, agent = self._random.choice(self._agents)
-        kind = self._random.choices(["chats", "messages", "agents"], [3, 5, 2])[0]
+        kind = self._random.choices(["chats", "messages", "agents"], self._mix)[0]
         chat = f"chat-{self._random.randrange(self._chats)}" if kind == "messages" else ""
         task = asyncio.create_task(self.publish_one(kind, company, agent, chat))
         self._pending.add(task)

@@ -182,6 +182,21 @@ def test_two_that_start_at_the_same_moment_do_not_both_get_the_port(
             raise AssertionError("not reached")
 
 
+def test_a_host_that_stops_refuses_once_its_workers_have_let_go() -> None:
+    """Until then a worker's copy still takes connections; then nobody waits for nobody."""
+    with take_ports(SETTINGS) as ports:
+        address = ("127.0.0.1", ports.http_port)
+        workers = [listener.dup() for listener in ports.listeners]
+        ports.stop_listening()
+        ports.stop_listening()
+        with socket.create_connection(address, timeout=5):
+            pass
+        for worker in workers:
+            worker.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=5)
+
+
 def test_ports_are_free_again_afterwards() -> None:
     """The end of the block gives everything back."""
     with take_ports(SETTINGS) as ports:

@@ -5,7 +5,12 @@
 -- and where it came back with a clock that is behind, because the pod knows the last one.
 local time = redis.call('TIME')
 local epoch = time[1] * 1000000 + time[2]
-local last = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(ARGV[2]))
+-- What is no number is none, whoever put it there: it keeps nobody from reading.
+local last = tonumber(string.match(redis.call('GET', KEYS[1]) or '', '^%d+$') or '0')
+if last >= 2 ^ 53 - 1 then
+  last = 0
+end
+last = math.max(last, tonumber(ARGV[2]))
 if epoch <= last then
   epoch = last + 1
 end

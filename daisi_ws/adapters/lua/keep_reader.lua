@@ -1,7 +1,11 @@
 -- Confirms that a pod is still the reader; writes its record again where Redis came back empty.
 -- KEYS[1] reader_epoch:{stream}   KEYS[2] reader:{stream}   ARGV[1] record   ARGV[2] its epoch
 -- Returns 1 if it is, 0 if a newer reader is known.
-local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+-- What is no number is none, whoever put it there.
+local last = tonumber(string.match(redis.call('GET', KEYS[1]) or '', '^%d+$') or '0')
+if last >= 2 ^ 53 then
+  last = 0
+end
 local epoch = tonumber(ARGV[2])
 if last > epoch then
   return 0

@@ -1,0 +1,1 @@
+"""The benchmark: what a delivery, a connection and a part cost, beside a floor; see README.md."""

@@ -1,0 +1,285 @@
+"""Clients that come back: all of what they missed, in order and once, or a reason and nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import nats as nats_py
+import pytest
+from nats.aio.client import Client as NatsClient
+
+from daisi_ws.domain.resume import Claim
+from daisi_ws.embedded import NatsServer
+from tests.app.pods import InProcessPod, Tab, pod, publish, until
+
+
+@pytest.fixture(params=[True, False], ids=["direct get", "stream API"])
+async def at(
+    request: pytest.FixtureRequest, redis_url: str, nats_url: str, nats: NatsClient
+) -> AsyncIterator[InProcessPod]:
+    """A pod on a stream that may be read directly, and on one that may not."""
+    direct = bool(request.param)
+    await nats.jetstream().add_stream(
+        name="wa_stream", subjects=["websocket.>"], allow_direct=direct
+    )
+    async with pod(redis_url, nats_url) as running:
+        yield running
+
+
+def ready(tab: Tab) -> dict[str, object]:
+    """Return the first message of a tab."""
+    return tab.sink.messages()[0]
+
+
+def count(pod: InProcessPod, outcome: str) -> float:
+    """Return how many claims ended so."""
+    return float(pod.parts.metrics.resumes.labels(outcome)._value.get())
+
+
+@asynccontextmanager
+async def flowing(nats: NatsClient, published: list[int]) -> AsyncIterator[None]:
+    """Publish events of ann's agent and of another one until the block is left."""
+    done = asyncio.Event()
+
+    async def publish_on() -> None:
+        while not done.is_set():
+            published.append(await publish(nats))
+            await publish(nats, agent="acme.other")
+
+    task = asyncio.create_task(publish_on())
+    try:
+        yield
+    finally:
+        done.set()
+        await task
+
+
+async def test_what_was_missed_is_given_before_what_comes(
+    at: InProcessPod, nats: NatsClient
+) -> None:
+    """`ready` says how many; they follow it, then the next ones; nothing of others."""
+    first = await at.user("ann")
+    seen = [await publish(nats) for _ in range(3)]
+    await until(lambda: first.seqs() == seen)
+    await first.leave()
+    missed = [await publish(nats, agent=agent) for agent in ("acme.bot", "acme.other") * 5][::2]
+    second = await at.user("ann", claim=Claim(seen[-1]))
+    told = ready(second)
+    assert (told["recovered"], told["replayed"], told["seq"]) == (True, 5, seen[-1])
+    live = await publish(nats)
+    await until(lambda: second.seqs() == [*missed, live])
+    assert count(at, "recovered") == 1
+
+
+async def test_who_missed_nothing_is_told_so(at: InProcessPod, nats: NatsClient) -> None:
+    """Recovered, with none replayed; an empty claim is answered by nothing at all."""
+    seq = await publish(nats)
+    tab = await at.user("ann", claim=Claim(seq))
+    assert (ready(tab)["recovered"], ready(tab)["replayed"]) == (True, 0)
+    asks = await at.user("bob", claim=Claim(None))
+    assert "recovered" not in ready(asks)
+    assert asks.connection.positions
+    assert not (await at.user("carl")).connection.positions
+
+
+async def test_returning_while_events_flow_joins_without_gap_repeat_or_disorder(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """Sixty returns, from pod to pod: what came over all of them is what was published."""
+    published: list[int] = []
+    tab = await pods[0].user("ann", claim=Claim(None))
+    got: list[object] = []
+    async with flowing(nats, published):
+        for number in range(60):
+            await until(lambda tab=tab: len(tab.seqs()) >= 3)  # type: ignore[misc]
+            await tab.leave()
+            got += tab.seqs()
+            tab = await pods[number % 2].user("ann", claim=Claim(int(str(got[-1]))))
+            assert ready(tab)["recovered"] is True, ready(tab)
+    await until(lambda: got + tab.seqs() == published)
+
+
+async def test_an_open_connection_resumes(pods: list[InProcessPod], nats: NatsClient) -> None:
+    """`resumed`, what came after that position (threads included), then what comes, in order."""
+    published: list[int] = []
+    tab = await pods[1].user("ann")
+    await tab.choose("chat-1")
+    published += [await publish(nats), await publish(nats, "messages.chat-1")]
+    async with flowing(nats, published):
+        for _ in range(20):
+            await until(lambda: len(tab.seqs()) >= 10)
+            tab.sink.written.clear()
+            await tab.resume(Claim(published[0] - 1))
+            messages = tab.sink.messages()
+            index = next(i for i, m in enumerate(messages) if m["type"] == "resumed")
+            assert messages[index]["recovered"] is True
+            seqs = [m["seq"] for m in messages[index + 1 :]]
+            assert seqs == published[: len(seqs)]
+            assert len(seqs) >= int(str(messages[index]["replayed"])) > 1
+
+
+async def test_a_thread_is_resumed_from_a_position_of_its_own(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """Only that thread's events are given again."""
+    await publish(nats, "messages.chat-1")
+    old = [await publish(nats, f"messages.chat-{1 + n % 2}") for n in range(6)][::2]
+    other = await publish(nats)
+    tab = await pods[0].user("ann")
+    await tab.choose("chat-1", Claim(old[0] - 1))
+    resumed = next(m for m in tab.sink.messages() if m["type"] == "resumed")
+    assert (resumed["chat_id"], resumed["recovered"], resumed["replayed"]) == ("chat-1", True, 3)
+    live = await publish(nats, "messages.chat-1")
+    await until(lambda: [seq for seq in tab.seqs() if seq != other] == [*old, live])
+
+
+async def test_an_admin_is_given_what_its_scope_admits(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """By a pattern, as when live; what it may not see now it does not get from the past."""
+    everything = [await publish(nats, "agents", f"company-{n % 2}.bot") for n in range(6)]
+    before = Claim(everything[0] - 1)
+    everywhere = await pods[0].admin("root", claim=before)
+    one = await pods[0].admin("one", company="company-1", claim=before)
+    none = await pods[0].admin("none", company="company-2", claim=before)
+    await until(lambda: everywhere.seqs() == everything and one.seqs() == everything[1::2])
+    assert [ready(tab)["recovered"] for tab in (everywhere, one, none)] == [True] * 3
+    assert none.seqs() == []
+
+
+REFUSED: dict[str, tuple[Claim, dict[str, object]]] = {
+    "future": (Claim(10_000), {}),
+    "other_stream": (Claim(6, "wa_stream@2020-01-01T00:00:00Z"), {}),
+    "purged": (Claim(1), {}),
+    "too_many": (Claim(6), {"resume__max_events": 3}),
+    "too_large": (Claim(6), {"resume__max_bytes": 4096}),
+    "too_old": (Claim(6), {"resume__max_age_seconds": 1}),
+    "unordered": (Claim(6), {"nats__consumer_mode": "shared"}),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+async def test_what_cannot_be_recovered_is_told_with_its_reason(
+    redis_url: str, nats_url: str, nats: NatsClient, reason: str
+) -> None:
+    """Nothing partial is given; the client is live from where `ready` says."""
+    claim, settings = REFUSED[reason]
+    jetstream = nats.jetstream()
+    await jetstream.add_stream(name="wa_stream", subjects=["websocket.>"], allow_direct=True)
+    large = "bot" if reason != "too_large" else "b" * 100
+    missed = [await publish(nats, agent=f"acme.{large}") for _ in range(12)]
+    await jetstream.purge_stream("wa_stream", keep=8)
+    if reason == "too_large":
+        missed += [await publish(nats, agent=f"acme.{large}") for _ in range(20)]
+    async with pod(redis_url, nats_url, "pod", **settings) as at:
+        if reason == "too_old":
+            at.parts.replays._wall = lambda: 2e9
+        tab = await at.user("ann", agent=large, claim=claim)
+        told = ready(tab)
+        assert (told["recovered"], told["reason"]) == (False, reason)
+        assert int(str(told["seq"])) >= missed[-1] or reason == "unordered"
+        live = await publish(nats, agent=f"acme.{large}")
+        await until(lambda: tab.seqs() == [live])
+        assert count(at, reason) == 1
+
+
+async def test_a_position_in_a_stream_that_is_gone_is_refused(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """A stream made anew counts from one again: the identity tells."""
+    last = [await publish(nats) for _ in range(5)][-1]
+    tab = await pods[0].user("ann", claim=Claim(None))
+    stream = str(ready(tab)["stream"])
+    await tab.leave()
+    jetstream = nats.jetstream()
+    await jetstream.delete_stream("wa_stream")
+    await jetstream.add_stream(name="wa_stream", subjects=["websocket.>"], allow_direct=True)
+    for _ in range(2 * last):
+        await publish(nats)
+    await until(lambda: pods[0].parts.delivery.stream != stream)
+    again = await pods[0].user("ann", claim=Claim(last, stream))
+    assert (ready(again)["recovered"], ready(again)["reason"]) == (False, "other_stream")
+
+
+async def test_many_who_come_back_share_their_scans(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """Three hundred at once, each with events of its own: a handful of reads of the stream."""
+    agents = [f"bot{number}" for number in range(100)]
+    start = await publish(nats)
+    missed: dict[str, list[int]] = {agent: [] for agent in agents}
+    for _ in range(5):
+        for agent in agents:
+            missed[agent].append(await publish(nats, agent=f"acme.{agent}"))
+    at = pods[0]
+    tabs = await asyncio.gather(
+        *(
+            at.user(f"user-{number}", agent=agent, claim=Claim(start))
+            for agent in agents
+            for number in range(3)
+        )
+    )
+    for number, tab in enumerate(tabs):
+        expected = missed[agents[number // 3]]
+        await until(lambda tab=tab, expected=expected: tab.seqs() == expected)  # type: ignore[misc]
+    assert count(at, "recovered") == 300
+    assert 1 <= at.parts.metrics.resume_scans._value.get() < 10
+
+
+async def test_one_who_was_far_away_costs_no_scan(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """Its own events alone are read."""
+    start = await publish(nats)
+    for _ in range(200):
+        await publish(nats, agent="acme.other")
+    missed = await publish(nats)
+    tab = await pods[0].user("ann", claim=Claim(start))
+    await until(lambda: tab.seqs() == [missed])
+    assert pods[0].parts.metrics.resume_scans._value.get() == 0
+
+
+async def test_more_comes_than_a_held_connection_may_keep(
+    redis_url: str, nats_url: str, nats: NatsClient
+) -> None:
+    """What its outbox could not hold while it joined is read, too."""
+    async with pod(redis_url, nats_url, app__websocket_message_buffer_size=1) as at:
+        start = await publish(nats)
+        read = at.parts.stream.read
+        published: list[int] = []
+
+        async def slow(*args: object) -> object:
+            if not published:
+                published.extend([await publish(nats) for _ in range(5)])
+                await until(lambda: at.parts.delivery.mark == published[-1])
+            return await read(*args)  # type: ignore[arg-type]
+
+        missed = [await publish(nats) for _ in range(3)]
+        await until(lambda: at.parts.ingest.position == missed[-1])
+        at.parts.stream.read = slow  # type: ignore[method-assign,assignment]
+        at.parts.resumption.hold = lambda connection: connection.hold(2, 10_000)  # type: ignore[method-assign]
+        tab = await at.user("ann", claim=Claim(start))
+        assert ready(tab)["replayed"] == 8 - 2
+        live = await publish(nats)
+        await until(lambda: tab.seqs() == [*missed, *published, live])
+
+
+async def test_without_nats_clients_are_admitted_unrecovered(
+    redis_url: str, fresh_nats: NatsServer
+) -> None:
+    """There is nobody to ask: the client is told, and live when events come again."""
+    async with pod(redis_url, fresh_nats.url, resume__timeout_seconds=0.5) as at:
+        client = await nats_py.connect(fresh_nats.url)
+        try:
+            start = await publish(client)
+            await until(lambda: at.parts.ingest.position == start)
+            fresh_nats.pause()
+            tab = await at.user("ann", claim=Claim(start))
+            assert ready(tab)["reason"] in ("busy", "unavailable")
+            fresh_nats.resume()
+            seq = await publish(client)
+            await until(lambda: tab.seqs() == [seq])
+        finally:
+            await client.close()

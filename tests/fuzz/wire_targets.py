@@ -1,0 +1,292 @@
+"""Subjects, tokens, packets between pods, records in Redis, Lua: what is not JSON alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from urllib.parse import urlsplit
+
+import msgspec
+from google.protobuf.message import DecodeError
+
+from daisi_ws.adapters.grpc_options import unwrap, wrap
+from daisi_ws.adapters.http_request import _is_same_host
+from daisi_ws.adapters.kills_redis import _kill
+from daisi_ws.adapters.locks_redis import LocksRedis
+from daisi_ws.adapters.pb.dws_message_fwd_pb2 import PushEventRequest
+from daisi_ws.adapters.pods_redis import PodsRedis, _decode_pod, decode_reader
+from daisi_ws.adapters.push_event import payload_of, subject_of
+from daisi_ws.adapters.token_cache_redis import RedisTokenCache
+from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
+from daisi_ws.app.ports import Acquired, Held, PodRecord, ReaderRecord
+from daisi_ws.app.token_ports import UntrustedEntry
+from daisi_ws.domain import packets, subjects
+from daisi_ws.domain.consumer import parse_ack_subject
+from daisi_ws.domain.errors import BadRequest, InvalidToken, Unavailable
+from daisi_ws.domain.event import NotAnEvent, event_text
+from daisi_ws.domain.ids import ALPHABET
+from daisi_ws.domain.packets import Batch, Item, MalformedPacket
+from tests.fuzz.target import Target
+from tests.models.direct_link import DirectLink
+from tests.models.sim_redis import RedisServer
+
+_SUBJECT = re.compile(
+    rf"websocket\.{ALPHABET}\.{ALPHABET}\.(chats|agents|messages\.{ALPHABET})", re.ASCII
+)
+
+
+def subject(data: bytes) -> None:
+    """An address exactly for what the grammar says; its route keys lead back to it."""
+    text = data.decode(errors="surrogateescape")
+    subjects.parse.cache_clear()
+    address = subjects.parse(text)
+    assert (address is not None) == (_SUBJECT.fullmatch(text) is not None)
+    if address is None:
+        return
+    keys = [subjects.route_key(interest) for interest in address.interests]
+    assert [subjects.interest_of(key) for key in keys] == list(address.interests)
+    assert len(set(keys)) == len(keys)
+    assert not any(mark in key for key in keys for mark in "{}\r\n >")
+
+
+def route_key(data: bytes) -> None:
+    """Any key of Redis is a route's, or none."""
+    found = subjects.interest_of(data.decode(errors="replace"))
+    if found is not None and subjects.parse(found) is not None:
+        assert subjects.route_key(found) == data.decode()
+
+
+def ack_subject(data: bytes) -> None:
+    """What is no reply subject of JetStream is None."""
+    told = parse_ack_subject(data.decode(errors="surrogateescape"))
+    assert told is None or told.seq >= 0
+
+
+# -- tokens ---------------------------------------------------------------------------------------
+
+_KEY = "42" * 32
+_codec = AesGcmTokenCodec(_KEY)
+_CONTENT = {"company_id": "acme", "agent_id": "bot", "user_id": "ann", "expires_at": "2030"}
+_TOKENS = [_codec.encode(_CONTENT) for _ in range(3)]
+_RIGHT = {token.rstrip("=") for token in _TOKENS}
+
+
+def token(data: bytes) -> None:
+    """Only what was issued is accepted, in its one spelling, padding or not."""
+    text = data.decode("latin-1")
+    try:
+        content = _codec.decode(text)
+    except InvalidToken:
+        return
+    assert text.rstrip("=") in _RIGHT
+    assert len(text) - len(text.rstrip("=")) < 3
+    assert msgspec.json.decode(content) == _CONTENT
+
+
+class _OneEntry:
+    """A link to a Redis in which there is one entry."""
+
+    def __init__(self) -> None:
+        self.entry: bytes | None = None
+        self.stored: bytes = b""
+
+    async def call(self, *_: object) -> bytes | None:
+        return self.entry
+
+    def send(self, *command: object) -> None:
+        self.stored = str(command[2]).encode()
+
+
+_entries = _OneEntry()
+_cache = RedisTokenCache(_entries, "user", _KEY)  # type: ignore[arg-type] # of the link two methods
+_cache.put(b"d" * 32, json.dumps(_CONTENT).encode(), 60)
+
+
+def cached_token(data: bytes) -> None:
+    """An entry that was not written with the key is not believed."""
+    _entries.entry = data
+    try:
+        _cache.get(b"d" * 32).send(None)
+    except StopIteration as done:
+        assert json.loads(done.value) == _CONTENT
+    except UntrustedEntry:
+        return
+
+
+# -- between pods ---------------------------------------------------------------------------------
+
+
+def packet(data: bytes) -> None:
+    """A packet that says the same when it is written again, or MalformedPacket."""
+    for decode in (packets.decode_request, packets.decode_reply):
+        try:
+            found = decode(data)
+        except MalformedPacket:
+            continue
+        assert decode(packets.encode(found)) == found
+    assert unwrap(wrap(data)) == data
+    assert isinstance(unwrap(data), bytes)
+
+
+def push_event(data: bytes) -> None:
+    """An older pod's event has a subject and a payload that are each other's, or is refused."""
+    try:
+        request = PushEventRequest.FromString(data)
+    except DecodeError:
+        return
+    try:
+        name, payload = subject_of(request), payload_of(request)
+        address = subjects.parse(name)
+        assert address is not None
+        json.loads(event_text(address, payload, None))
+    except (BadRequest, NotAnEvent):
+        return
+
+
+# -- Redis ----------------------------------------------------------------------------------------
+
+
+def records(data: bytes) -> None:
+    """Records of pods and readers, and kills: as they should be, or ignored."""
+    found = _decode_pod(data)
+    assert found is None or isinstance(found, PodRecord)
+    try:
+        reader = decode_reader(data)
+    except Unavailable:
+        reader = None
+    assert reader is None or isinstance(reader, ReaderRecord)
+    _kill(b"session_kill:a:b:c", data)
+
+
+_OWNER = "pod-a-0-1#1"
+_LOCK = "session:acme:bot:ann"
+
+
+async def _lua(data: bytes) -> None:
+    lock, _, fence = data.partition(b"|")
+    link = DirectLink(RedisServer(lambda: 1_700_000_000.0))
+    link.put(_LOCK, lock)
+    link.put(f"fence:{{{_LOCK}}}", fence)
+    locks = LocksRedis(link)  # type: ignore[arg-type] # of the link two methods
+    first = await locks.acquire(_LOCK, _OWNER, 30)
+    if isinstance(first, Held):
+        assert first.holder.encode("latin-1") == lock
+        assert await locks.renew([(_LOCK, _OWNER, 30)]) == [False]
+        await locks.release([(_LOCK, _OWNER)])
+        first = await locks.take(_LOCK, first.holder, _OWNER, 30)
+        if not lock:
+            return
+    assert isinstance(first, Acquired)
+    again = await locks.acquire(_LOCK, _OWNER, 30)
+    assert again == first
+    assert await locks.renew([(_LOCK, _OWNER, 30)]) == [True]
+    await locks.release([(_LOCK, _OWNER)])
+    assert await locks.renew([(_LOCK, _OWNER, 30)]) == [False]
+    link.put("reader_epoch:s", lock)
+    link.put("reader:s", fence)
+    pods = PodsRedis(link, "s", lambda: 6.0)  # type: ignore[arg-type] # of the link one method
+    epoch = await pods.claim_reader("pod", "s@t", 1.0)
+    record = ReaderRecord(pod_id="pod", epoch=epoch, stream="s@t", since=1.0)
+    assert await pods.keep_reader(record)
+    link.put("reader:s", fence)
+    await pods.resign_reader("pod")
+
+
+def lua(data: bytes) -> None:
+    """Whatever stands in Redis, a lock can be had, renewed and released, and a reader named."""
+    try:
+        _lua(data).send(None)
+    except StopIteration:
+        return
+    raise AssertionError("it waited")
+
+
+# -- HTTP -----------------------------------------------------------------------------------------
+
+
+def origin(data: bytes) -> None:
+    """The same host, exactly if a URL parser finds the same host and port."""
+    text = data.decode("latin-1")
+    given, _, host = text.partition("|")
+    if not _is_same_host(given, host):
+        return
+    parts = urlsplit(given)
+    assert parts.scheme in ("http", "https")
+    assert parts.path == parts.query == parts.fragment == ""
+    assert parts.username is None
+    ports = {"http": ":80", "https": ":443"}
+    bare = host.lower().removesuffix(ports[parts.scheme])
+    assert parts.netloc.lower().removesuffix(ports[parts.scheme]) == bare
+
+
+_BATCH = packets.encode(
+    Batch(5, "s@t", 9, [Item(7, 1, "websocket.a.b.chats", b"{}", "r"), Item(9, 2, "x", b"")], 3)
+)
+_PUSH = PushEventRequest(target_company_id="acme", target_agent_id="bot", source_pod_id="old")
+_PUSH.payload.event_id = "e"
+_PUSH.payload.company_id = "acme"
+_PUSH.payload.row_data.update({"a": [1, 2.5, None, {"b": True}]})
+_RECORD = PodRecord(
+    pod_id="h-0-1", host="h", slot=0, generation=1, address="1.2.3.4:5", http_port=1, started=1.5,
+    version="1", pid=1,
+)  # fmt: skip
+_READER = ReaderRecord(pod_id="h-0-1", epoch=5, stream="s@t", since=1.5)
+
+TARGETS = [
+    Target(
+        "subject",
+        subject,
+        [f"websocket.acme.bot.{end}".encode() for end in ("chats", "agents", "messages.c1")],
+        [b"websocket.", b".chats", b".agents", b".messages.", b"\xd9\xa1", b"\xc2\xaa"],
+    ),
+    Target(
+        "route-key", route_key, [b"route:a:b:chats", b"route:a:b:messages:c", b"admin_route:*:b"]
+    ),
+    Target(
+        "ack-subject",
+        ack_subject,
+        [b"$JS.ACK.s.c.1.2.3.4.5", b"$JS.ACK.d.h.s.c.1.2.3.4.5.t", b"_INBOX.x"],
+    ),
+    Target("token", token, [t.encode() for t in _TOKENS], [b"=", b"==", b"-", b"_", b"A" * 40]),
+    Target("cached-token", cached_token, [_entries.stored], [b'"mac":', b'"user_id":"bob"'], 2),
+    Target(
+        "packet",
+        packet,
+        [
+            _BATCH,
+            *map(packets.encode, (
+                packets.Hello("pod"), packets.Barrier(1, ["websocket.a.b.chats"]),
+                packets.Displace(2, "session:a:b:c", "pod#1"), packets.Accepted(1, 2, 3),
+                packets.Stale(4, 5), packets.BarrierReply(1, True, 2, "s", 3),
+                packets.Displaced(1), packets.Failed(1, "x"),
+            )),
+        ],
+        [b"\x90", b"\xdc\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xc1"],
+        2,
+    ),
+    Target("push-event", push_event, [_PUSH.SerializeToString()], weight=4),
+    Target(
+        "records",
+        records,
+        [
+            msgspec.json.encode(_RECORD),
+            msgspec.json.encode(_READER),
+            b'{"new_pod_id":"p","holder":"p#1"}',
+        ],
+        [b'"epoch":', b'"pod_id":'],
+        2,
+    ),
+    Target(
+        "lua",
+        lua,
+        [
+            b"pod-b-0-1#2|1700000000000000 pod-b-0-1#2",
+            b"pod-b|",
+            b"|12 ",
+            b'123|{"pod_id":"pod"}',
+        ],
+        [b"|", b" ", b"\n", b"1e400", b"nan", b"inf", b"0x10", b"%d", b'{"pod_id":[]}'],
+        60,
+    ),
+    Target("origin", origin, [b"https://a.example|a.example", b"http://a:80|A", b"null|a"], [b"@"]),
+]  # fmt: skip
