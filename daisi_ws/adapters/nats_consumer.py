@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import structlog
@@ -33,6 +33,7 @@ from daisi_ws.app.readiness_ports import ConsumerState
 from daisi_ws.domain import consumer
 from daisi_ws.domain.consumer import GROUP, ConsumerSettings
 from daisi_ws.domain.errors import Unavailable
+from daisi_ws.domain.streams import Point
 from daisi_ws.domain.subjects import FILTER
 
 WRONG_PIN: Final = "423"
@@ -70,6 +71,7 @@ class NatsConsumer:
         self._binding = NatsBinding(connection, stream, settings)
         self._high = outstanding
         self._known_position = known_position
+        self._others = Point("", 0)
         self._handler: StreamHandler | None = None
         self._subscription: Subscription | None = None
         self._inbox = ""
@@ -111,11 +113,12 @@ class NatsConsumer:
             return True
         return asyncio.get_running_loop().time() < self._asked_until + _PULL_LATE_SECONDS
 
-    async def prepare(self, read_before: str = "") -> None:
+    async def prepare(self, known: Collection[Point] = ()) -> None:
         """Find or make stream and consumer.
 
-        :param read_before: identity of the stream that the cluster read last, where it is known:
-            another one has events already that nobody has read.
+        :param known: how far others are known to have got, in this stream or in earlier ones: a
+            consumer that is missing was lost, and is made again from there; a stream that nobody
+            knows has events already that nobody has read.
         :raises ConsumerMismatch: a durable of that name is of another kind.
         :raises StreamMissing: there is no stream and it may not be made.
         :raises Unavailable: NATS does not answer.
@@ -126,7 +129,10 @@ class NatsConsumer:
             self.stream_problem = str(problem)
             raise
         self._saw_stream()
-        if read_before not in ("", self._stream.identity):
+        here = [point for point in known if point.stream == self._stream.identity]
+        if here:
+            self._others = max(here)
+        elif known:
             self._fresh = False
         config = await self._binding.ensure(self._start_after)
         self._push_subject = config.get("deliver_subject") or ""
@@ -243,7 +249,7 @@ class NatsConsumer:
         await self._stream.dead_letter(message, reason, problem)
 
     def _start_after(self) -> int | None:
-        position = self._known_position()
+        position = max(self._known_position(), self._others.seq_in(self._stream.identity))
         if self._fresh and not position:
             return None
         # What this pod knows to be handled may run ahead of what every pod has accepted, by at

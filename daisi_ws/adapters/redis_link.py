@@ -75,6 +75,7 @@ class RedisLink:
         self._watch: asyncio.TimerHandle | None = None
         self._up = asyncio.Event()
         self._logged = ""
+        self._seen_as: tuple[bytes, bytes] | None = None
         self.down_since: float | None = None
         self.problem = "not connected yet"
 
@@ -208,11 +209,31 @@ class RedisLink:
         parser.set_invalidation_push_handler(self._pushed)
         parser.set_pubsub_push_handler(self._pushed)
         self._connection = connection
+        self._end_predecessor()
         for script in self._scripts.values():
             self.send("SCRIPT", "LOAD", script.text)
         for callback in self._on_connect:
             callback(self)
         self.send("PING").add_done_callback(lambda probe: self._announce(connection, probe))
+
+    def _end_predecessor(self) -> None:
+        """Have Redis end our last connection, should it be there still.
+
+        What was sent on it and never answered may wait there, and would be done after what is sent
+        on this one: a route removed that has been added again since, say.
+        """
+        if self._seen_as is not None:
+            number, address = self._seen_as
+            self.send("CLIENT", "KILL", "ID", number, "ADDR", address, "SKIPME", "yes")
+        self.send("CLIENT", "INFO").add_done_callback(self._note_identity)
+
+    def _note_identity(self, told: asyncio.Future[Reply]) -> None:
+        """Note how Redis names this connection: by an ID alone it might be somebody else's, after a
+        restart.
+        """
+        if not told.cancelled() and told.exception() is None and isinstance(told.result(), bytes):
+            fields = dict(field.partition(b"=")[::2] for field in told.result().split())
+            self._seen_as = fields[b"id"], fields[b"addr"]
 
     async def _read(self, connection: AbstractConnection) -> None:
         parser: Any = connection._parser  # noqa: SLF001

@@ -227,10 +227,9 @@ class Interests:
             return self._delivery.point
         while True:
             if reader is None:
-                point, somebody_reads = await self._unread_after()
-                if not somebody_reads:
+                point = await self._unread_after(None)
+                if point is not None:
                     return point
-                # Redis was emptied, and does not name that reader yet.
                 await asyncio.sleep(_ASK_AGAIN_SECONDS)
                 reader = await self._pods.reader()
                 continue
@@ -248,18 +247,26 @@ class Interests:
                 # Nobody reads: the next reader will find our routes. What this one may still
                 # push was read without them.
                 self._delivery.fence(asked.epoch + 1)
-                point, _ = await self._unread_after()
-                return point
+                point = await self._unread_after(asked)
+                if point is not None:
+                    return point
+                await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
-    async def _unread_after(self) -> tuple[Point, bool]:
-        """Return from where the next reader will read, and whether one reads now."""
+    async def _unread_after(self, last: ReaderRecord | None) -> Point | None:
+        """Return from where the next reader will read; None if that is not known now.
+
+        Redis was emptied, and does not name yet who reads. Or NATS is away: the last reader may
+        have handed on, and acknowledged, more than this pod has seen.
+
+        :param last: the reader that Redis names and that reads no more.
+        """
         try:
             unread_after, somebody_reads = await self._ingest.unread_after()
         except Unavailable:
-            # While NATS is away nobody can tell; what this pod has seen is surely before.
-            return self._delivery.point, False
-        point = Point(self._delivery.stream, max(unread_after, self._delivery.mark))
-        return point, somebody_reads
+            return None if self._delivery.mark else self._delivery.point
+        if somebody_reads and last is None:
+            return None
+        return Point(self._delivery.stream, max(unread_after, self._delivery.mark))
 
     async def _ask(self, reader: ReaderRecord, interests: list[str]) -> Position | None:
         """Tell the reader; None if it answers that it is not (any more).

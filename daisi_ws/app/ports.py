@@ -111,6 +111,7 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
     :param address: where peers reach its gRPC server, `host:port`.
     :param started: Unix time in seconds.
     :param incarnation: of the Redis data that all its routes are registered in.
+    :param stream: identity of the stream that it delivers from, up to `position` so far.
     :param events: read from the stream by it in the last second; `deliveries` to its clients,
         with the percentiles of their latency from broker to socket write.
     """
@@ -127,6 +128,8 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 0
     incarnation: str = ""
     ready: bool = False
+    stream: str = ""
+    position: int = 0
     events: int = 0
     deliveries: int = 0
     p50_ms: float = 0.0

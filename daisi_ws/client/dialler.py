@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from urllib.parse import urlencode
 
 import aiohttp
-from yarl import URL
 
 from daisi_ws.client.credentials import Credentials
 from daisi_ws.client.ending import Unreachable
@@ -33,7 +33,7 @@ class Dialler:
         on_early: Callable[[Frame], None],
     ) -> None:
         self._session = session
-        self._url = URL(url)
+        self._url = url
         self._credentials = credentials
         self._heartbeat = heartbeat
         self._timeout = timeout
@@ -54,7 +54,7 @@ class Dialler:
             raise Unreachable(f"no token within {self._timeout:g} s") from None
         link = await Link.open(
             self._session,
-            str(self._url.update_query(query)) if query else str(self._url),
+            _with_query(self._url, query),
             headers,
             heartbeat=self._heartbeat,
             timeout=self._timeout,
@@ -71,3 +71,9 @@ class Dialler:
     async def close_all(self) -> None:
         """Close whatever is open."""
         await asyncio.gather(*(self.close(link) for link in list(self._open)))
+
+
+def _with_query(url: str, query: Mapping[str, str]) -> str:
+    if not query:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"

@@ -346,6 +346,8 @@ class Parts:
             pid=os.getpid(),
             connections=len(self.hub),
             ready=not self.health.problems(),
+            stream=self.delivery.stream,
+            position=self.delivery.mark,
             events=figures.events,
             deliveries=figures.deliveries,
             p50_ms=figures.p50_ms,

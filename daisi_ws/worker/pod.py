@@ -19,6 +19,7 @@ from daisi_ws.config import Config
 from daisi_ws.domain.deadlines import QUICK_STOP_SECONDS
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.slots import ConfigSource, WorkerContext
+from daisi_ws.domain.streams import Point
 from daisi_ws.worker.boot import BootFailure
 from daisi_ws.worker.figures import figures
 from daisi_ws.worker.host_claim import HostClaim
@@ -156,8 +157,11 @@ class Pod:
     async def _bind(self) -> None:
         parts = self._parts
         reader = await parts.pods.reader()
+        known = [Point(r.stream, r.position) for r in await parts.pods.records() if r.stream]
+        if reader is not None:
+            known.append(Point(reader.stream, 0))
         try:
-            await parts.stream.prepare("" if reader is None else reader.stream)
+            await parts.stream.prepare(known)
         except ConsumerMismatch as error:
             raise BootFailure(str(error)) from None
         except StreamMissing as error:

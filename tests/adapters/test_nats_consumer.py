@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, suppress
 from typing import Self
 
@@ -17,6 +18,7 @@ from daisi_ws.adapters.nats_consumer import NatsConsumer
 from daisi_ws.adapters.nats_stream import JetStream
 from daisi_ws.app.ports import Received
 from daisi_ws.domain.consumer import ConsumerSettings, Mode
+from daisi_ws.domain.streams import Point, identity
 from daisi_ws.embedded import NatsServer
 
 SUBJECT = "websocket.c.a.chats"
@@ -69,6 +71,7 @@ async def start(nats_url: str) -> AsyncIterator[Start]:
             timeout: float = 1.0,
             ping: float = 0.5,
             ack_wait: float = 5.0,
+            known: Collection[Point] = (),
         ) -> Handler:
             connection = NatsConnection(NatsSettings(url, ping_interval_seconds=ping), "test")
             await connection.connect_once()
@@ -78,7 +81,7 @@ async def start(nats_url: str) -> AsyncIterator[Start]:
             consumer = NatsConsumer(connection, stream, settings, 20, lambda: position)
             handler = Handler()
             handler.consumer = consumer
-            await consumer.prepare()
+            await consumer.prepare(known)
             await consumer.start(handler)
             stack.push_async_callback(consumer.resign)
             return handler
@@ -232,6 +235,19 @@ async def test_whether_somebody_reads_is_known(start: Start, nats: NatsClient) -
     assert (await pod.consumer.unread_after())[1]
     await pod.consumer.resign()
     assert not (await pod.consumer.unread_after())[1]
+
+
+async def test_a_newcomer_makes_a_lost_consumer_again_from_where_others_are(
+    start: Start, nats: NatsClient
+) -> None:
+    """Not from "now": nobody read what came while there was none."""
+    await nats.jetstream().add_stream(name="wa_stream", subjects=["websocket.>"])
+    published = await publish(nats, 300)
+    info = json.loads((await nats.request("$JS.API.STREAM.INFO.wa_stream", b"")).data)
+    name = identity("wa_stream", info["created"])
+    pod = await start(known=[Point(name, 250), Point(name, 0), Point("wa_stream@1", 999)])
+    await pod.until(lambda: len(pod.seqs) == 150)
+    assert pod.seqs == published[150:]
 
 
 async def test_a_consumer_is_made_again_from_the_known_position(

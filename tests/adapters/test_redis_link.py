@@ -171,6 +171,51 @@ async def test_lost_reply_is_unknown_and_shifts_nothing(redis_server: RedisServe
         assert await link.call("ECHO", "found") == b"found"
 
 
+class LateProxy(Proxy):
+    """While `late`, keeps what a client sends until `go`, even when the client has gone."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.late = False
+        self.go = asyncio.Event()
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, loses: bool
+    ) -> None:
+        kept = b""
+        while data := await source.read(65_536):
+            if self.late and not loses:
+                kept += data
+            else:
+                sink.write(data)
+        if loses or not kept:
+            raise ConnectionResetError
+        await self.go.wait()
+        sink.write(kept)
+        sink.write_eof()
+
+    async def only_one_left(self) -> None:
+        """Return once the older connection is done with."""
+        await until(lambda: len(self._tasks) == 1, "one connection")
+
+
+async def test_what_was_given_up_is_not_done_later(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    """A command whose reply was late may be on its way still: its connection is ended first."""
+    async with LateProxy(redis_server.port) as proxy, linked(proxy.url, timeout_ms=200) as link:
+        await link.call("SADD", "route", "pod")
+        proxy.late = True
+        with pytest.raises(Unavailable):
+            await link.call("SREM", "route", "pod")
+        proxy.late = False
+        await asyncio.wait_for(link.wait_up(), DEADLINE)
+        await link.call("SADD", "route", "pod")
+        proxy.go.set()
+        await proxy.only_one_left()
+        assert await link.call("SISMEMBER", "route", "pod") == 1
+
+
 async def test_own_standstill_is_not_blamed_on_redis(redis_url: str) -> None:
     """A loop that stood still longer than the timeout finds its replies and goes on."""
     async with linked(redis_url, timeout_ms=50) as link:

@@ -10,7 +10,11 @@ import pytest
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
-from daisi_ws.domain.errors import InternalServerError, SubscriptionFailure, Unavailable
+from daisi_ws.domain.errors import (
+    InternalServerError,
+    SubscriptionFailure,
+    Unavailable,
+)
 from daisi_ws.domain.subjects import chats
 from daisi_ws.embedded import NatsServer, RedisServer
 from tests.app.pods import InProcessPod, pod, publish, roles, until
@@ -181,6 +185,41 @@ async def test_without_nats_clients_are_admitted(redis_url: str, fresh_nats: Nat
             await until(lambda: tab.seqs() == [seq])
         finally:
             await client.close()
+
+
+async def test_without_nats_and_reader_nobody_is_told_ready(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last reader may have acknowledged more than this pod has seen: it waits for NATS."""
+    reader, other = await roles(pods, nats)
+    await until(lambda: other.parts.delivery.mark > 0)
+    other.parts.delivery.shut(True)
+    last = [await publish(nats, agent="nobody.here") for _ in range(50)][-1]
+    async with asyncio.timeout(5):
+        while await reader.parts.stream.ack_floor() < last:
+            await asyncio.sleep(0.01)
+    await reader.tasks.cancel()
+    await redis.delete("reader:wa_stream")
+    assert other.parts.delivery.mark < last
+    asked, ask = 0, other.parts.ingest.unread_after
+
+    async def away() -> tuple[int, bool]:
+        nonlocal asked
+        asked += 1
+        raise Unavailable("NATS is away")
+
+    monkeypatch.setattr(other.parts.ingest, "unread_after", away)
+    joining = asyncio.create_task(other.user("ann"))
+    await until(lambda: asked > 2)
+    assert not joining.done()
+
+    async def nobody_reads() -> tuple[int, bool]:
+        return (await ask())[0], False
+
+    monkeypatch.setattr(other.parts.ingest, "unread_after", nobody_reads)
+    tab = await asyncio.wait_for(joining, 10)
+    assert tab.connection.position.seq >= last
+    other.parts.delivery.shut(False)
 
 
 async def test_the_second_of_an_interest_is_complete_where_the_first_is(

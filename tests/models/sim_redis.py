@@ -12,6 +12,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import cache
 from hashlib import sha1
+from itertools import count
 from typing import Any
 
 from lupa import lua51
@@ -23,6 +24,9 @@ Value = bytes | set[bytes]
 _READS = frozenset({"GET", "EXISTS", "MGET", "SMEMBERS", "SISMEMBER", "PTTL"})
 
 
+_numbers = count(1)
+
+
 class Client:
     """One connection, as the server knows it.
 
@@ -31,6 +35,7 @@ class Client:
 
     def __init__(self, push: Callable[[list[Any]], None]) -> None:
         self.push = push
+        self.number = next(_numbers)
         self.tracking = False
         self.caching = False
         self.tracked: set[bytes] = set()
@@ -115,7 +120,7 @@ class RedisServer:
 
     # -- commands ---------------------------------------------------------------------------------
 
-    def _command(  # noqa: PLR0911 - one for each command
+    def _command(  # noqa: C901, PLR0911 - one for each command
         self, client: Client, word: str, args: list[bytes]
     ) -> Reply:
         match word, args:
@@ -127,6 +132,11 @@ class RedisServer:
             case "CLIENT", [b"CACHING", b"YES"]:
                 client.caching = True
                 return b"OK"
+            case "CLIENT", [b"INFO"]:
+                return b"id=%d addr=sim:%d name=" % (client.number, client.number)
+            case "CLIENT", [b"KILL", b"ID", number, b"ADDR", *_]:
+                # A connection that its client has given up is gone here at once.
+                return int(int(number) != client.number)
             case "PSUBSCRIBE", [pattern]:
                 client.patterns.append(pattern)
                 return [b"psubscribe", pattern, len(client.patterns)]
