@@ -29,7 +29,7 @@ from daisi_ws.domain.frames import RefreshToken, ResumeFrom, SelectChat
 from daisi_ws.domain.outbox import Outbox
 from daisi_ws.domain.principal import Principal
 from daisi_ws.domain.resume import Claim
-from daisi_ws.domain.streams import Point
+from daisi_ws.domain.streams import Point, further
 
 log = structlog.get_logger(__name__)
 
@@ -197,7 +197,7 @@ class Admission:
     async def _look_at(self, connection: Connection, subject: str) -> Point:
         """Subscribe to a thread instead of the one before; return from where it is complete."""
         if connection.chat == subject:
-            return self._delivery.point
+            return further(self._delivery.point, connection.position)
         self._leave_chat(connection)
         connection.chat = subject
         try:
@@ -210,6 +210,7 @@ class Admission:
             raise
         if connection.state is State.CLOSED or connection.chat != subject:
             self._unsubscribe(connection, subject)
+        connection.position = further(connection.position, position)
         return position
 
     def _leave_chat(self, connection: Connection) -> None:

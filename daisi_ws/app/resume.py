@@ -18,7 +18,7 @@ from daisi_ws.config import Resume
 from daisi_ws.domain import frames
 from daisi_ws.domain.frames import ResumeFrom, SelectChat
 from daisi_ws.domain.resume import Claim, NotRecovered, Recovery
-from daisi_ws.domain.streams import Point
+from daisi_ws.domain.streams import Point, further
 from daisi_ws.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -86,7 +86,7 @@ class Resumption:
             connection,
             tuple(connection.interests),
             message.claim,
-            position=self._delivery.point,
+            position=further(self._delivery.point, connection.position),
             message_id=message.id,
         )
 

@@ -30,3 +30,10 @@ def identity(name: str, created: str) -> str:
 def is_older(stream: str, than: str) -> bool:
     """Tell which of two streams of one name was made first."""
     return stream.rstrip("Z") < than.rstrip("Z")
+
+
+def further(one: Point, other: Point) -> Point:
+    """Return which of two points of a stream is further; of two streams that made last counts."""
+    if one.stream == other.stream:
+        return one if one.seq >= other.seq else other
+    return other if is_older(one.stream, other.stream) else one

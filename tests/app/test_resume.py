@@ -12,7 +12,7 @@ from nats.aio.client import Client as NatsClient
 
 from daisi_ws.domain.resume import Claim
 from daisi_ws.embedded import NatsServer
-from tests.app.pods import InProcessPod, Tab, pod, publish, until
+from tests.app.pods import InProcessPod, Tab, pod, publish, roles, until
 
 
 @pytest.fixture(params=[True, False], ids=["direct get", "stream API"])
@@ -118,6 +118,24 @@ async def test_an_open_connection_resumes(pods: list[InProcessPod], nats: NatsCl
             seqs = [m["seq"] for m in messages[index + 1 :]]
             assert seqs == published[: len(seqs)]
             assert len(seqs) >= int(str(messages[index]["replayed"])) > 1
+
+
+async def test_who_is_ahead_of_its_pod_resumes_all_the_same(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """Complete from where the reader was; what its pod was never given before that is read, too."""
+    reader, other = await roles(pods, nats)
+    other.parts.delivery.shut(True)
+    missed = [await publish(nats) for _ in range(5)]
+    thread = [await publish(nats, "messages.chat-1") for _ in range(3)]
+    await until(lambda: reader.parts.ingest.position == thread[-1])
+    tab = await other.user("ann")
+    assert other.parts.delivery.mark < missed[0]
+    await tab.resume(Claim(missed[0] - 1))
+    await tab.choose("chat-1")
+    await tab.choose("chat-1", Claim(missed[0] - 1))
+    other.parts.delivery.shut(False)
+    await until(lambda: tab.seqs() == [*missed, *thread])
 
 
 async def test_a_thread_is_resumed_from_a_position_of_its_own(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daisi_ws.domain.streams import Point, identity, is_older
+from daisi_ws.domain.streams import Point, further, identity, is_older
 
 
 def test_a_place_counts_only_in_its_own_stream() -> None:
@@ -28,3 +28,12 @@ def test_the_stream_made_first_is_older(first: str, second: str) -> None:
     assert is_older(before, after)
     assert not is_older(after, before)
     assert not is_older(before, before)
+
+
+def test_the_further_of_two_points() -> None:
+    """By sequence in one stream; else the stream that was made last."""
+    old, new = "s@2026-01-01T00:00:00.1Z", "s@2026-01-01T00:00:00.12Z"
+    assert further(Point(old, 5), Point(old, 7)) == Point(old, 7)
+    assert further(Point(old, 7), Point(new, 1)) == Point(new, 1)
+    assert further(Point(new, 1), Point(old, 7)) == Point(new, 1)
+    assert further(Point("", 0), Point(old, 0)) == Point(old, 0)
