@@ -10,7 +10,7 @@ part, or joins an existing push consumer's group.
 from __future__ import annotations
 
 import asyncio
-import json
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
@@ -27,11 +27,12 @@ from daisi_ws.adapters.nats_connection import (
     ApiError,
     NatsConnection,
 )
+from daisi_ws.adapters.nats_pulls import Pulls
 from daisi_ws.adapters.nats_stream import JetStream, StreamMissing, request_id_of
 from daisi_ws.app.ports import Bounds, Received, StreamHandler
 from daisi_ws.app.readiness_ports import ConsumerState
 from daisi_ws.domain import consumer
-from daisi_ws.domain.consumer import GROUP, ConsumerSettings
+from daisi_ws.domain.consumer import ConsumerSettings
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.streams import Point
 from daisi_ws.domain.subjects import FILTER
@@ -39,12 +40,9 @@ from daisi_ws.domain.subjects import FILTER
 WRONG_PIN: Final = "423"
 ENDED: Final = ("404", "408", "409")
 NO_RESPONDERS: Final = "503"
-_SECOND_NS: Final = 1_000_000_000
-_STANDBY_EXPIRY_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 0.5
 _RESIGN_SECONDS: Final = 1.0
 _TICK_SECONDS: Final = 0.25
-_PULL_LATE_SECONDS: Final = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +67,7 @@ class NatsConsumer:
         self._stream = stream
         self._settings = settings
         self._binding = NatsBinding(connection, stream, settings)
-        self._high = outstanding
+        self._pulls = Pulls(settings, outstanding, time.monotonic)
         self._known_position = known_position
         self._others = Point("", 0)
         self._handler: StreamHandler | None = None
@@ -78,9 +76,6 @@ class NatsConsumer:
         self._push_subject = ""
         self._push_group = ""
         self._pin: str | None = None
-        self._asked = 0
-        self._asked_until = 0.0
-        self._paused = False
         self._leaving = False
         self._bound = False
         self._fresh = True
@@ -89,7 +84,6 @@ class NatsConsumer:
         self._wake = asyncio.Event()
         self._acks: set[asyncio.Task[None]] = set()
         self.lag = 0
-        self.pulled_at: float | None = None
         self.problem = "not bound yet"
         self.stream_problem = ""
         self.stream_seen = 0
@@ -109,9 +103,7 @@ class NatsConsumer:
     @property
     def pulling(self) -> bool:
         """Tell whether messages are asked for, or need not be."""
-        if self._push_subject or self._paused or self._leaving or self.pulled_at is None:
-            return True
-        return asyncio.get_running_loop().time() < self._asked_until + _PULL_LATE_SECONDS
+        return bool(self._push_subject) or self._leaving or not self._pulls.late
 
     async def prepare(self, known: Collection[Point] = ()) -> None:
         """Find or make stream and consumer.
@@ -175,10 +167,9 @@ class NatsConsumer:
 
     def pause(self, paused: bool) -> None:
         """See :meth:`Stream.pause`."""
-        if self._paused and not paused:
-            self._paused = False
+        before, self._pulls.paused = self._pulls.paused, paused
+        if before and not paused:
             self._pull()
-        self._paused = paused
 
     def stand_by(self) -> None:
         """See :meth:`Stream.stand_by`."""
@@ -283,21 +274,18 @@ class NatsConsumer:
         log.info("standing by", stream=self._stream.identity, consumer=self._settings.name)
         if self._settings.mode == "shared":
             self._tell_pinned()
-        self._asked = 0
+        self._pulls.forget()
         self._pull()
 
     async def _watch(self) -> None:
         """Pull again whenever a pull has expired without a word."""
-        loop = asyncio.get_running_loop()
         while self._bound:
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), _TICK_SECONDS)
             except TimeoutError:
-                now = loop.time()
                 # Nothing tells that a push consumer was deleted.
-                if (self._asked or self._push_subject) and now > self._asked_until + 1.0:
-                    self._asked, self._asked_until = 0, now
+                if self._pulls.silent(asked=bool(self._push_subject)):
                     await self.info()
             self._tracing = trace.tracing()
             if self._connection.up:
@@ -321,7 +309,7 @@ class NatsConsumer:
         self._wake.set()
 
     def _disconnected(self) -> None:
-        self._asked = 0
+        self._pulls.forget()
         if self._settings.mode == "ordered":
             # What was on its way is lost, and what was asked for is still sent after reconnecting,
             # before anybody is told: it must not pass for the next in order.
@@ -365,21 +353,10 @@ class NatsConsumer:
     def _pull(self) -> None:
         """Ask for more once half of what may be outstanding has come."""
         ready = self._bound and self._subscription is not None and not self._push_subject
-        if not ready or self._paused or self._leaving or self._asked > self._high // 2:
+        request = self._pulls.request(self._pin) if ready and not self._leaving else None
+        if request is None:
             return
-        expiry = _STANDBY_EXPIRY_SECONDS
-        request: dict[str, object] = {"batch": self._high - self._asked}
-        if self._settings.mode == "ordered":
-            request["group"] = GROUP
-            if self._pin is not None:
-                request["id"] = self._pin
-                expiry = self._settings.priority_timeout * 0.3
-        request["expires"] = int(expiry * _SECOND_NS)
-        now = asyncio.get_running_loop().time()
-        self._asked = self._high
-        self._asked_until = now + expiry
-        self.pulled_at = now
-        task = asyncio.create_task(self._send_pull(json.dumps(request).encode()))
+        task = asyncio.create_task(self._send_pull(request))
         self._acks.add(task)
         task.add_done_callback(self._acks.discard)
 
@@ -389,7 +366,7 @@ class NatsConsumer:
                 f"{API}.{self._binding.api('CONSUMER.MSG.NEXT')}", request, reply=self._inbox
             )
         except NatsError as error:
-            self._asked = 0
+            self._pulls.forget()
             log.debug("pull not sent", problem=str(error))
 
     async def _send_acks(self, replies: Sequence[str]) -> None:
@@ -410,10 +387,10 @@ class NatsConsumer:
             pin = headers.get("Nats-Pin-Id")
             if pin is not None and pin != self._pin:
                 self._pin = pin
-                self._asked = 0
+                self._pulls.forget()
                 if not self._leaving:
                     self._tell_pinned()
-        self._asked -= 1
+        self._pulls.came()
         self.lag = told.pending
         received = Received(
             told.seq,
@@ -428,7 +405,7 @@ class NatsConsumer:
             trace.event_read(received)
         assert self._handler is not None
         self._handler.on_received(received)
-        if self._asked <= self._high // 2:
+        if self._pulls.low:
             self._pull()
 
     async def _take(self, message: Msg) -> None:
@@ -444,14 +421,14 @@ class NatsConsumer:
         if status == WRONG_PIN:
             log.info("pinned elsewhere")
             self._lose_pin()
-            self._asked = 0
+            self._pulls.forget()
         elif status in ENDED:
             description = headers.get("Description", "")
             if "Deleted" in description:
                 self._lose(f"the consumer is gone ({description})")
                 return
-            unused = int(headers.get("Nats-Pending-Messages", self._high))
-            self._asked = max(0, self._asked - unused)
+            unused = headers.get("Nats-Pending-Messages")
+            self._pulls.ended(None if unused is None else int(unused))
         elif status == NO_RESPONDERS:
             self._lose("the consumer is gone (no responders)")
             return
