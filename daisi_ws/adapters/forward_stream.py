@@ -47,6 +47,10 @@ Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 log = structlog.get_logger(__name__)
 
 
+class WrongPod(Exception):
+    """A stream is meant for another pod, whose address is this one's by now."""
+
+
 class ForwardStream:
     """Reads packets in order and answers them.
 
@@ -58,7 +62,15 @@ class ForwardStream:
         pod is alive.
     """
 
-    def __init__(self, inbound: Inbound, metrics: Metrics, context: Context, beat: float) -> None:
+    def __init__(
+        self,
+        inbound: Inbound,
+        metrics: Metrics,
+        context: Context,
+        beat: float,
+        pod_id: str = "",
+    ) -> None:
+        self._pod_id = pod_id
         self._inbound = inbound
         self._tally = metrics.tally
         self._context = context
@@ -80,6 +92,7 @@ class ForwardStream:
         """Serve the stream until the peer ends it, or :meth:`close`.
 
         :raises MalformedPacket: the peer sent something else.
+        :raises WrongPod: it means another pod.
         """
         self.peer = await self._hello()
         if not self.peer:
@@ -123,6 +136,8 @@ class ForwardStream:
         hello = packets.decode_request(body)
         if not isinstance(hello, Hello) or not is_id(hello.pod_id):
             raise MalformedPacket("the first packet must be Hello with a pod ID")
+        if self._pod_id and hello.to not in ("", self._pod_id):
+            raise WrongPod(f"this is {self._pod_id}, not {hello.to}")
         return hello.pod_id
 
     async def _read(self) -> None:

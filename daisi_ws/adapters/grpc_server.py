@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from daisi_ws.adapters.forward_stream import Context, ForwardStream
+from daisi_ws.adapters.forward_stream import Context, ForwardStream, WrongPod
 from daisi_ws.adapters.grpc_options import REQUEST_ID, SERVICE, server_options, unwrap, wrap
 from daisi_ws.adapters.grpc_tls import TlsFiles, server_credentials
 from daisi_ws.adapters.pb.dws_message_fwd_pb2 import PushEventRequest, PushEventResponse
@@ -78,9 +78,13 @@ class GrpcServer:
     """Serves the other pods. To be made inside the running loop.
 
     :param inbound: what is asked of this pod.
+    :param pod_id: this pod: streams that are meant for another one are refused.
     """
 
-    def __init__(self, inbound: Inbound, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, inbound: Inbound, settings: ServerSettings, metrics: Metrics, pod_id: str = ""
+    ) -> None:
+        self._pod_id = pod_id
         self._inbound = inbound
         self._settings = settings
         self._metrics = metrics
@@ -178,12 +182,14 @@ class GrpcServer:
 
     async def _forward(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         beat = min(1.0, self._settings.forward_timeout / 3)
-        stream = ForwardStream(self._inbound, self._metrics, context, beat)
+        stream = ForwardStream(self._inbound, self._metrics, context, beat, self._pod_id)
         self._streams.add(stream)
         try:
             await stream.run()
         except MalformedPacket as problem:
             await self._refuse(stream.peer, context, problem)
+        except WrongPod as problem:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(problem))
         finally:
             self._streams.discard(stream)
 

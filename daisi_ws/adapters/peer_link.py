@@ -219,7 +219,7 @@ class PeerLink:
             return
         context.metrics.pool_created.inc()
         context.metrics.pool_size.inc()
-        work = Work(self.queue, self._calls, self._wake, self._heard, self._taken)
+        work = Work(self.pod_id, self.queue, self._calls, self._wake, self._heard, self._taken)
         session = self._session = Session(channel, context, work)
         try:
             await session.run()

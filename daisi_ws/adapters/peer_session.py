@@ -48,12 +48,14 @@ class Lost(Exception):
 class Work:
     """What a session has to do for its peer.
 
+    :param pod_id: the peer.
     :param wake: set when there is something new to write.
     :param heard: called with the peer's first answer.
     :param taken: called with how many events were taken, and how many of them had been sent
         before; also when more or less of what was taken is accepted.
     """
 
+    pod_id: str
     queue: ForwardQueue
     calls: PeerCalls
     wake: asyncio.Event
@@ -141,7 +143,7 @@ class Session:
         return self._context.settings.forward_timeout
 
     async def _talk(self, stream: Stream) -> None:
-        await self._send(stream, Hello(self._context.pod_id))
+        await self._send(stream, Hello(self._context.pod_id, self._work.pod_id))
         reader = self._loop.create_task(self._read(stream))
         writer = self._loop.create_task(self._write(stream))
         try:

@@ -37,9 +37,13 @@ class Item(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 class Hello(msgspec.Struct, array_like=True, tag=0, frozen=True):
-    """First packet of a stream: who is talking."""
+    """First packet of a stream: who is talking.
+
+    :param to: which pod is meant; another one may have its address by now. Empty: not told.
+    """
 
     pod_id: str
+    to: str = ""
 
 
 class Batch(msgspec.Struct, array_like=True, tag=1, gc=False, frozen=True):

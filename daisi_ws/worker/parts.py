@@ -268,7 +268,12 @@ class Parts:
             lapsed=self.membership.lapsed,
             judge=self.membership.judge,
         )
-        self.grpc = GrpcServer(self.inbound, ServerSettings.from_config(self._config), self.metrics)
+        self.grpc = GrpcServer(
+            self.inbound,
+            ServerSettings.from_config(self._config),
+            self.metrics,
+            self._context.pod_id,
+        )
         self.delivery.on_accepted(self.grpc.accepted_changed)
 
     def _make_readiness(self) -> None:

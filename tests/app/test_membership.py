@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from daisi_ws.app import membership
 from daisi_ws.app.ports import PodRecord
 from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.errors import Unavailable
 from tests.app.pods import InProcessPod, pod, publish, roles, until
 
 GHOST = "ghost-0-1000000000000"
@@ -134,6 +135,17 @@ async def test_redis_emptied_while_others_are_looked_for_buries_nobody(
     await emptied.wait()
     seqs = [await publish(nats) for _ in range(20)]
     await until(lambda: tab.seqs() == seqs)
+
+
+async def test_a_pod_answers_for_itself_only(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis
+) -> None:
+    """Whoever has the address of a dead pod by now must not let it pass for alive."""
+    first, second = pods
+    await redis.set(f"pod:{GHOST}", reader_record(first, second.parts._address), px=60_000)
+    with pytest.raises(Unavailable):
+        await first.parts.peers.barrier(GHOST, (), 2.0)
+    assert await first.parts.peers.barrier(second.pod_id, (), 5.0) is None
 
 
 def reader_record(of: InProcessPod, address: str) -> bytes:

@@ -64,8 +64,10 @@ def test_replies_survive_the_way(packet: Reply) -> None:
 
 def test_a_field_added_by_a_newer_pod_is_ignored() -> None:
     """Fields are only added at the end: an older pod reads what it knows."""
-    newer = msgspec.msgpack.encode([0, "gateway-1-0-3", {"features": ["x"]}])
-    assert packets.decode_request(newer) == Hello("gateway-1-0-3")
+    newer = msgspec.msgpack.encode([0, "gateway-1-0-3", "gateway-2-0-1", {"features": ["x"]}])
+    assert packets.decode_request(newer) == Hello("gateway-1-0-3", "gateway-2-0-1")
+    older = msgspec.msgpack.encode([0, "gateway-1-0-3"])
+    assert packets.decode_request(older) == Hello("gateway-1-0-3")
 
 
 @pytest.mark.parametrize(
