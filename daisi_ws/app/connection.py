@@ -26,6 +26,12 @@ class State(Enum):
     CLOSED = "closed"
 
 
+# Python 3.11 looks an enum's member up in a function, at more cost than all else in `offer`.
+_JOINING: Final = State.JOINING
+_OPEN: Final = State.OPEN
+_CLOSED: Final = State.CLOSED
+
+
 class Connection:
     """A client with its principal, its interests and its outbox.
 
@@ -83,7 +89,7 @@ class Connection:
         self.interests: set[str] = set()
         self.chat: str | None = None
         self.position = Point("", 0)
-        self.state = State.JOINING
+        self.state = _JOINING
         self.reason: CloseReason | None = None
         self.recovery: Recovery | None = None
         self.sink: Sink | None = None
@@ -114,13 +120,15 @@ class Connection:
         A burst larger than the outbox is written early while the client keeps up: only one that
         does not read loses anything.
         """
-        if self.state is State.CLOSED:
+        state, outbox = self.state, self.outbox
+        if state is _CLOSED:
             return 0
-        if not self.outbox.has_room(len(frame)) and self._keeps_up() and self._takes():
+        # An empty outbox takes any frame, and most are empty: `size` spares a call for each.
+        if outbox.size and not outbox.has_room(len(frame)) and self._keeps_up() and self._takes():
             self._write()
         # Not lost yet: `ready` will tell a later position, or it is read again.
-        lossy = self.state is State.JOINING or self._held
-        dropped = self.outbox.put(seq, frame, lossy=lossy)
+        lossy = state is _JOINING or self._held
+        dropped = outbox.put(seq, frame, lossy=lossy)
         if lossy:
             dropped = 0
         self.dropped += dropped
@@ -140,11 +148,11 @@ class Connection:
 
     def open(self, sink: Sink, ready: bytes, position: int, now: float) -> None:
         """Send `ready`, then the held events after `position`. `now` is monotonic seconds."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             sink.close(self.reason or CloseReason.GOING_AWAY)
             return
         self.sink = sink
-        self.state = State.OPEN
+        self.state = _OPEN
         self.opened_at = self.last_seen = now
         self.let_go()
         self.outbox.discard_upto(position)
@@ -168,7 +176,7 @@ class Connection:
 
         :param whole: what was missed is all that this connection is subscribed to.
         """
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return
         upto = recovery.upto if whole else 0
         self.outbox.merge(recovery.events, upto, text_frame(told))
@@ -187,18 +195,29 @@ class Connection:
             self.outbox.max_count, self.outbox.max_bytes = self._limits
             self._enqueue()
 
-    def flush(self, now: float) -> int:
-        """Write what waits, as one piece, unless the client is behind; return the bytes."""
+    def take(self, now: float) -> bytes:
+        """Take what waits, as one piece, to be written at once; nothing if the client is behind."""
         self._queued = False
-        sink = self.sink
-        if self.state is not State.OPEN or sink is None or self._held or not self.outbox:
-            return 0
+        sink, outbox = self.sink, self.outbox
+        if self.state is not _OPEN or sink is None or self._held or not outbox:
+            return b""
         if sink.backlog() > BACKLOG_BYTES:
             if self.behind_since is None:
                 self.behind_since = now
-            return 0
+            return b""
         self.behind_since = None
-        return self._write()
+        return outbox.take()
+
+    def flush(self, now: float) -> int:
+        """Write what waits, as one piece, unless the client is behind; return the bytes."""
+        data = self.take(now)
+        self.write(data)
+        return len(data)
+
+    def write(self, data: bytes) -> None:
+        """Hand over what was taken to the socket."""
+        if data and self.sink is not None:
+            self.sink.write(data)
 
     def close(self, reason: CloseReason, *, write: bool = True) -> None:
         """Stop delivering now, and end the socket with this reason. Idempotent.
@@ -211,11 +230,11 @@ class Connection:
 
     def mute(self, reason: CloseReason, *, write: bool = True) -> None:
         """Stop delivering now, as :meth:`close` does, which ends the socket later."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return
         if write and self._keeps_up():
             self._write()
-        self.state = State.CLOSED
+        self.state = _CLOSED
         self.reason = reason
         if self.on_close is not None:
             self.on_close(reason)
@@ -226,7 +245,7 @@ class Connection:
             self._queue(self)
 
     def _keeps_up(self) -> bool:
-        if self.state is not State.OPEN or self._held:
+        if self.state is not _OPEN or self._held:
             return False
         return self.behind_since is None and self._may_write()
 
@@ -237,9 +256,6 @@ class Connection:
         most = BACKLOG_BYTES + self.outbox.max_bytes
         return self.sink.backlog() + self.outbox.size <= most
 
-    def _write(self) -> int:
-        if self.sink is None or not self.outbox:
-            return 0
-        data = self.outbox.take()
-        self.sink.write(data)
-        return len(data)
+    def _write(self) -> None:
+        if self.sink is not None and self.outbox:
+            self.sink.write(self.outbox.take())

@@ -239,7 +239,8 @@ class Delivery:
     def queue(self, connection: Connection) -> None:
         """Note that a connection has something to flush in this loop turn."""
         self._dirty.append(connection)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def flush(self) -> None:
         """Write every outbox that got something: one write per socket."""
@@ -248,8 +249,7 @@ class Delivery:
             return
         now = self._clock()
         dirty, self._dirty = self._dirty, []
-        for connection in dirty:
-            self._flush_one(connection, now)
+        self._write(dirty, now)
         self._observe()
         if self._freed:
             self._freed = False
@@ -275,12 +275,42 @@ class Delivery:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self.flush)
 
-    def _flush_one(self, connection: Connection, now: float) -> None:
-        try:
-            connection.flush(now)
-        except Exception:  # the others still get theirs
-            log.exception("outbox not written", request_id=connection.request_id)
+    def _write(self, dirty: list[Connection], now: float) -> None:
+        """Write all in a row, and only then look at who is behind, lost something or failed.
+
+        Between system calls little else runs, and nothing that is called out to finds events taken
+        and not written yet.
+        """
+        behind = self._hub.behind
+        pieces: list[tuple[Connection, bytes]] = []
+        unusual: list[Connection] = []
+        failed: list[Connection] = []
+        for connection in dirty:
+            try:
+                if data := connection.take(now):
+                    pieces.append((connection, data))
+            except Exception:  # the others still get theirs
+                log.exception("outbox not taken", request_id=connection.request_id)
+                failed.append(connection)
+            if (
+                connection.behind_since is not None
+                or connection.dropped != connection.counted
+                or connection in behind
+            ):
+                unusual.append(connection)
+        for connection, data in pieces:
+            try:
+                connection.write(data)
+            except Exception:  # the others still get theirs
+                log.exception("outbox not written", request_id=connection.request_id)
+                failed.append(connection)
+        for connection in failed:
             connection.close(CloseReason.INTERNAL_ERROR)
+        for connection in unusual:
+            self._settle(connection)
+
+    def _settle(self, connection: Connection) -> None:
+        """Count what was dropped for a connection, and note whether it is behind."""
         if connection.dropped != connection.counted:
             self._count_dropped(connection)
         behind = self._hub.behind

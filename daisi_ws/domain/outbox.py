@@ -113,19 +113,17 @@ class Outbox:
 
     def take(self) -> bytes:
         """Return everything that waits as one piece, what was dropped told first."""
-        frames = [frame for _, frame in self._frames]
+        waiting = self._frames
+        # A frame alone is not copied: most are, and each is that of many outboxes.
+        data = waiting[0][1] if len(waiting) == 1 else b"".join([frame for _, frame in waiting])
         if self._dropped:
-            # An event without sequence comes after all that had passed, and that is all we know.
-            tell = gap if self.positions else events_dropped
-            notice = tell(self._first, max(self._first, self._last), self._dropped)
-            frames.insert(0, text_frame(notice))
-            self._dropped = self._unsequenced = self._first = self._last = 0
-        if self._frames:
-            self._passed = max(self._passed, self._frames[-1][0])
-        self._frames.clear()
+            data = self._tell_dropped() + data
+        if waiting and waiting[-1][0] > self._passed:
+            self._passed = waiting[-1][0]
+        waiting.clear()
         self._held = None
         self.size = 0
-        return frames[0] if len(frames) == 1 else b"".join(frames)
+        return data
 
     @property
     def dropped_upto(self) -> int:
@@ -152,6 +150,13 @@ class Outbox:
         self._frames = messages + sorted({**dict(events), **dict(waiting)}.items())
         self.size = sum(len(frame) for _, frame in self._frames)
         self._found(upto)
+
+    def _tell_dropped(self) -> bytes:
+        # An event without sequence comes after all that had passed, and that is all we know.
+        tell = gap if self.positions else events_dropped
+        notice = tell(self._first, max(self._first, self._last), self._dropped)
+        self._dropped = self._unsequenced = self._first = self._last = 0
+        return text_frame(notice)
 
     def _found(self, upto: int) -> None:
         """Nothing up to a sequence is missing; of an event without one nobody knows."""

@@ -62,6 +62,52 @@ def test_a_connection_is_queued_once_until_it_is_flushed() -> None:
     assert made.queued == [connection, connection]
 
 
+def test_what_is_taken_is_for_the_caller_to_write() -> None:
+    """Taking writes nothing; what comes after it is queued again, and comes after it."""
+    made = Made()
+    connection = made.open()
+    connection.offer(1, event(1))
+    first = connection.take(0.0)
+    assert not made.sink.written
+    connection.offer(2, event(2))
+    assert made.queued == [connection, connection]
+    connection.write(first)
+    connection.flush(0.0)
+    assert made.sink.written == [event(1), event(2)]
+
+
+def test_nothing_is_taken_for_a_client_that_is_held_behind_or_closed() -> None:
+    """What may not be written stays where it is; without anything to write nobody is behind."""
+    made = Made()
+    connection = made.open()
+    made.sink.waiting = BACKLOG_BYTES + 1
+    assert connection.take(1.0) == b""
+    assert connection.behind_since is None
+    connection.offer(1, event(1))
+    assert connection.take(2.0) == b""
+    assert connection.behind_since == 2.0
+    made.sink.waiting = 0
+    connection.hold(3, 10_000)
+    assert connection.take(3.0) == b""
+    connection.let_go()
+    assert connection.take(4.0) == event(1)
+    connection.offer(2, event(2))
+    connection.close(CloseReason.GOING_AWAY)
+    assert connection.take(5.0) == b""
+
+
+def test_an_event_larger_than_the_outbox_is_taken_alone() -> None:
+    """An empty outbox takes any frame; the next one writes it early, as any burst."""
+    made = Made(max_bytes=20)
+    connection = made.open()
+    large = event(1).ljust(100)
+    assert connection.offer(1, large) == 0
+    assert not made.sink.written
+    assert connection.offer(2, event(2)) == 0
+    connection.flush(0.0)
+    assert made.sink.written == [large, event(2)]
+
+
 @pytest.mark.parametrize(("count", "size"), [(3, 10_000), (1000, 40)])
 def test_a_burst_does_not_cost_a_reading_client_anything(count: int, size: int) -> None:
     """More than the outbox holds, by count or by bytes, is written early, in order."""

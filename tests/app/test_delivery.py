@@ -361,8 +361,9 @@ async def test_what_a_short_pause_kept_back_is_written_at_the_next_tick(at: Sett
     assert at.got() == [1]
 
 
+@pytest.mark.parametrize("step", ["backlog", "write"])
 async def test_a_socket_that_fails_costs_the_others_nothing(
-    at: Setting, monkeypatch: pytest.MonkeyPatch
+    at: Setting, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Whatever a write to one socket raises, that connection ends and the rest is written."""
     broken = Made("broken")
@@ -370,7 +371,7 @@ async def test_a_socket_that_fails_costs_the_others_nothing(
     at.hub.add(broken.connection, MINE)
     at.hub.add(at.made.connection, MINE)
     broken.open()
-    monkeypatch.setattr(broken.sink, "backlog", lambda: 1 // 0)
+    monkeypatch.setattr(broken.sink, step, lambda *_: 1 // 0)
     other = Made("other")
     other.connection._queue = at.delivery.queue
     at.hub.add(other.connection, MINE)
@@ -379,3 +380,19 @@ async def test_a_socket_that_fails_costs_the_others_nothing(
     assert at.got() == [1]
     assert [message["seq"] for message in other.sink.messages()] == [1]
     assert broken.sink.closed == [CloseReason.INTERNAL_ERROR]
+
+
+async def test_nobody_is_closed_before_everybody_is_written() -> None:
+    """Who is given up, and whoever hears of it, finds no event taken and not written."""
+    at = Setting(max_count=1, policy="block")
+    other = Made("other")
+    other.connection._queue = at.delivery.queue
+    at.hub.add(other.connection, MINE)
+    other.open()
+    written: list[int] = []
+    at.made.connection.on_close = lambda _: written.append(len(other.sink.messages()))
+    at.sink.waiting = BACKLOG_BYTES + 1
+    for seq in range(1, BLOCKED_FACTOR + 2):
+        at.accept(seq)
+    assert at.sink.closed == [CloseReason.TOO_SLOW]
+    assert written == [BLOCKED_FACTOR + 1]

@@ -37,6 +37,14 @@ def test_frames_are_taken_in_order_as_one_piece() -> None:
     assert (len(outbox), outbox.size, outbox.take()) == (0, 0, b"")
 
 
+def test_a_frame_that_waits_alone_is_not_copied() -> None:
+    """The frame of an event is one object in the outboxes of all who get it, and stays one."""
+    outbox, alone = Outbox(10, 1000, "drop_oldest"), frame(1)
+    outbox.put(1, alone)
+    assert outbox.take() is alone
+    assert (len(outbox), outbox.size, outbox.take()) == (0, 0, b"")
+
+
 def test_the_oldest_events_are_dropped_and_told_first() -> None:
     """Full by count: the client learns how many it lost and between which sequences, once."""
     outbox = Outbox(2, 1000, "drop_oldest")
