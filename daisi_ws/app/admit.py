@@ -175,7 +175,7 @@ class Admission:
 
     async def refresh_token(self, connection: Connection, message: RefreshToken) -> None:
         """See :meth:`Gateway.refresh_token`."""
-        connection.principal = await self._tokens.refresh(connection.principal, message.token)
+        connection.refresh(await self._tokens.refresh(connection.principal, message.token))
         if message.id is not None:
             connection.send(frames.done(message.id, self._delivery.mark))
 

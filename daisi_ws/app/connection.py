@@ -40,6 +40,7 @@ class Connection:
 
     :param queue: called once per loop turn in which frames were offered, to be flushed.
     :param may_write: tells whether the session is known to be ours still.
+    :ivar look_at: when the heart has to look at it again, monotonic seconds; 0 for at once.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Connection:
         "last_seen",
         "leaving",
         "lock_value",
+        "look_at",
         "on_close",
         "opened_at",
         "outbox",
@@ -98,6 +100,7 @@ class Connection:
         self.leaving = False
         self.last_seen = 0.0
         self.opened_at = 0.0
+        self.look_at = 0.0
         self.dropped = self.counted = 0
         self._held = False
         self._limits = (outbox.max_count, outbox.max_bytes)
@@ -113,6 +116,11 @@ class Connection:
     @positions.setter
     def positions(self, asked: bool) -> None:
         self.outbox.positions = asked
+
+    def refresh(self, principal: Principal) -> None:
+        """Go on with a fresh token, which may end sooner than the one before."""
+        self.principal = principal
+        self.look_at = 0.0
 
     def offer(self, seq: int, frame: bytes) -> int:
         """Put an event's frame into the outbox; return how many were dropped for it.

@@ -1,7 +1,8 @@
 """The one timer for all connections: pings, signs of life, slow clients, ending tokens.
 
-Every connection is looked at once in a round of about a second. A round is cut into slices, so
-that many thousand connections never hold the loop up at once.
+Every connection is passed once in a round of about a second, and looked at when something may be
+due for it. A round is cut into slices, so that many thousand connections never hold the loop up at
+once.
 """
 
 from __future__ import annotations
@@ -31,6 +32,13 @@ LATE_SECONDS: Final = 1.0
 
 _PING: Final = ping_frame()
 _PHASES: Final = 1009
+_EARLY_SECONDS: Final = 0.001
+"""Looked at so much before something is due: what is rounded makes no look come a round late."""
+_CLOCK_STEP_SECONDS: Final = 0.1
+"""Wall clock and monotonic clock may drift apart so far before all tokens are looked at again."""
+
+# Python 3.11 looks an enum's member up in a function: it would cost more than passing a connection.
+_OPEN: Final = State.OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,8 @@ class Heart:
         self._slice = 0
         self._round: list[Connection] = []
         self._round_at = self._previous_round_at = self._due = clock()
+        self._looked_with: HeartSettings | None = None
+        self._wall_offset = 0.0
         self._capacity = self._used = 0
         self._warned: dict[Connection, float] = {}
         self._behind: dict[Connection, _Behind] = {}
@@ -146,9 +156,8 @@ class Heart:
         if self._slice == 0:
             self._begin_round(now)
         wall = self._wall_clock()
-        for connection in self._round[self._slice :: self._slices]:
-            if connection.state is State.OPEN:
-                self._look(connection, now, wall, settings)
+        self._reschedule(wall - now, settings)
+        self._pass(self._round[self._slice :: self._slices], now, wall, settings)
         self._look_behind(now, settings)
         self._slice = (self._slice + 1) % self._slices
         if self._slice == 0:
@@ -169,11 +178,34 @@ class Heart:
         self._round = self._hub.connections()
         self._capacity = self._used = 0
 
+    def _reschedule(self, wall_offset: float, settings: HeartSettings) -> None:
+        """Look at everybody anew if the settings were changed or the wall clock was set."""
+        stepped = abs(wall_offset - self._wall_offset) > _CLOCK_STEP_SECONDS
+        if stepped or settings != self._looked_with:
+            self._wall_offset, self._looked_with = wall_offset, settings
+            for connection in self._hub.connections():
+                connection.look_at = 0.0
+
+    def _pass(
+        self, connections: list[Connection], now: float, wall: float, settings: HeartSettings
+    ) -> None:
+        capacity = used = 0
+        for connection in connections:
+            if connection.state is not _OPEN:
+                continue
+            outbox = connection.outbox
+            capacity += outbox.max_count
+            if outbox.size:
+                used += len(outbox)
+            if connection.look_at <= now:
+                self._look(connection, now, wall, settings)
+        self._capacity += capacity
+        self._used += used
+
     def _look(
         self, connection: Connection, now: float, wall: float, settings: HeartSettings
     ) -> None:
-        self._capacity += connection.outbox.max_count
-        self._used += len(connection.outbox)
+        """Do what is due for a connection, and note when something may be due again."""
         if now - connection.last_seen > settings.pong_wait:
             connection.close(CloseReason.PONG_TIMEOUT)
             return
@@ -183,14 +215,17 @@ class Heart:
             return
         if remaining <= settings.expiry_warning:
             self._warn(connection, remaining)
-        if connection.sink is not None and self._ping_due(connection, settings.ping_interval):
-            connection.sink.write(_PING)
-
-    def _ping_due(self, connection: Connection, interval: float) -> bool:
+        else:
+            remaining -= settings.expiry_warning
+        interval = settings.ping_interval
         # Each connection has a phase of its own: those that came together are not pinged together.
         phase = (id(connection) >> 4) % _PHASES / _PHASES * interval
-        last = (self._previous_round_at + phase) // interval
-        return (self._round_at + phase) // interval != last
+        pings = (self._round_at + phase) // interval
+        if connection.sink is not None and (self._previous_round_at + phase) // interval != pings:
+            connection.sink.write(_PING)
+        next_ping = (pings + 1) * interval - phase
+        silent_at = connection.last_seen + settings.pong_wait
+        connection.look_at = min(next_ping, silent_at, now + remaining) - _EARLY_SECONDS
 
     def _warn(self, connection: Connection, remaining: float) -> None:
         expires_at = connection.principal.expires_at
@@ -205,7 +240,7 @@ class Heart:
             del self._behind[connection]
         for connection in list(self._hub.behind):
             sink, since = connection.sink, connection.behind_since
-            if connection.state is not State.OPEN or sink is None or since is None:
+            if connection.state is not _OPEN or sink is None or since is None:
                 continue
             backlog = sink.backlog()
             behind = self._behind.setdefault(connection, _Behind(backlog, since))

@@ -16,6 +16,7 @@ class Hub:
         self._wanting: dict[str, dict[Connection, None]] = {}
         self._sessions: dict[str, Connection] = {}
         self._all: dict[str, Connection] = {}
+        self._admins: set[str] = set()
         self.behind: set[Connection] = set()
 
     def __len__(self) -> int:
@@ -24,10 +25,13 @@ class Hub:
     def join(self, connection: Connection) -> None:
         """Add a connection (without interests)."""
         self._all[connection.connection_id] = connection
+        if connection.principal.kind == "admin":
+            self._admins.add(connection.connection_id)
 
     def leave(self, connection: Connection) -> list[str]:
         """Remove a connection; return the interests that nobody here has any more."""
         self._all.pop(connection.connection_id, None)
+        self._admins.discard(connection.connection_id)
         self.behind.discard(connection)
         if self._sessions.get(connection.principal.identity) is connection:
             del self._sessions[connection.principal.identity]
@@ -90,5 +94,5 @@ class Hub:
 
     def counts(self) -> dict[str, int]:
         """Return how many connections there are of each kind."""
-        admins = sum(c.principal.kind == "admin" for c in self._all.values())
+        admins = len(self._admins)
         return {"user": len(self._all) - admins, "admin": admins}

@@ -27,6 +27,7 @@ class Body:
 
     def __init__(self, slices: int = 1) -> None:
         self.now = 1000.0
+        self.wall_step = 0.0
         self.hub = Hub()
         self.metrics = Metrics()
         self.settings = replace(
@@ -44,7 +45,7 @@ class Body:
             lambda: self.settings,
             self.metrics,
             lambda: self.now,
-            lambda: WALL + self.now - 1000.0,
+            lambda: WALL + self.now - 1000.0 + self.wall_step,
             slices=slices,
         )
 
@@ -88,6 +89,39 @@ def test_each_client_is_pinged_once_an_interval(slices: int) -> None:
     for made in staying:
         assert made.sink.written.count(PING) in (4, 5, 6)
         assert not made.sink.closed
+
+
+@pytest.mark.parametrize("interval", [7.3, 20.0, 1.1, 1.0, 0.3])
+def test_no_ping_is_left_out(interval: float) -> None:
+    """Whatever the interval: between two pings there is never more than it and a round."""
+    body = Body(slices=10)
+    body.settings = replace(body.settings, ping_interval=interval)
+    all_made = [body.add(Made(f"c{n}")) for n in range(50)]
+    last = dict.fromkeys(range(50), body.now)
+    for _ in range(1500):
+        body.beat(0.1)
+        for n, made in enumerate(all_made):
+            made.connection.last_seen = body.now
+            if made.sink.written:
+                last[n] = body.now
+                made.sink.written.clear()
+            # A round begins up to one after the ping is due, and passes everybody within one.
+            assert body.now - last[n] <= interval + 2.1
+
+
+def test_an_idle_client_is_looked_at_only_when_something_is_due() -> None:
+    """In between it is passed: at the latest the next ping has it looked at again."""
+    body = Body()
+    made = body.add(Made())
+    looks = 0
+    for _ in range(100):
+        before = made.connection.look_at
+        body.beat()
+        looks += made.connection.look_at != before
+        made.connection.last_seen = body.now
+        assert made.connection.look_at <= body.now + body.settings.ping_interval
+    assert made.sink.written.count(PING) == 5
+    assert 5 <= looks <= 6
 
 
 def test_pings_are_spread_over_the_interval() -> None:
@@ -298,6 +332,41 @@ def test_a_fresh_token_is_warned_of_again() -> None:
     body.beat(20)
     assert len(made.outbox) == 2
     assert not made.sink.closed
+
+
+def test_a_fresh_token_that_ends_sooner_counts_at_once() -> None:
+    """Its end is that of the session, whatever the one before it allowed."""
+    body = Body()
+    made = body.add(Made(who=ann(WALL + 5000)))
+    body.settings = replace(body.settings, ping_interval=1000.0, pong_wait=1000.0)
+    body.beat(2)
+    made.connection.refresh(ann(WALL + 5))
+    body.beat(2)
+    assert not made.sink.closed
+    body.beat(1)
+    assert made.sink.closed == [CloseReason.TOKEN_EXPIRED]
+
+
+def test_a_wall_clock_that_was_set_counts_at_once() -> None:
+    """A token ends by the wall clock, also when that jumps."""
+    body = Body()
+    made = body.add(Made(who=ann(WALL + 5000)))
+    body.settings = replace(body.settings, ping_interval=1000.0, pong_wait=1000.0)
+    body.beat(2)
+    body.wall_step = 5000.0
+    body.beat(1)
+    assert made.sink.closed == [CloseReason.TOKEN_EXPIRED]
+
+
+def test_a_changed_pong_wait_applies_at_once() -> None:
+    """Who would have been looked at later is looked at in the next round."""
+    body = Body()
+    made = body.add(Made())
+    body.settings = replace(body.settings, ping_interval=1000.0, pong_wait=1000.0)
+    body.beat(10)
+    body.settings = replace(body.settings, pong_wait=5.0)
+    body.beat(1)
+    assert made.sink.closed == [CloseReason.PONG_TIMEOUT]
 
 
 def test_no_warning_is_given_where_none_is_configured() -> None:

@@ -93,7 +93,11 @@ def test_agent_events_match_each_admin_once() -> None:
 def test_connections_are_counted_by_kind() -> None:
     """Users and admins are counted apart, from the index."""
     hub = Hub()
-    hub.join(Made("u1").connection)
+    user, root = Made("u1").connection, Made("a1", principal.admin("root", FOREVER)).connection
+    hub.join(user)
     hub.join(Made("u2").connection)
-    hub.join(Made("a1", principal.admin("root", FOREVER)).connection)
+    hub.join(root)
     assert hub.counts() == {"user": 2, "admin": 1}
+    hub.leave(user)
+    hub.leave(root)
+    assert hub.counts() == {"user": 1, "admin": 0}
