@@ -76,7 +76,7 @@ async def test_redis_frozen(
             await on.publisher.more(RATE)
         on.check(on.watching.watchers)
         assert max(took) < 1.0
-        assert on.slowest(began) < 1.5
+        assert on.slowest(began) < 3
 
 
 async def test_redis_killed_and_started_empty_then_emptied(
@@ -101,4 +101,4 @@ async def test_redis_killed_and_started_empty_then_emptied(
             await newcomers(on, "after-flush")
             await on.publisher.more(RATE)
         on.check(on.watching.watchers)
-        assert on.slowest(began) < 1.5
+        assert on.slowest(began) < 3

@@ -53,7 +53,7 @@ async def stop_and_continue(on: Scene, pod: str) -> tuple[float, float]:
     return meanwhile, on.slowest(continued)
 
 
-@pytest.mark.parametrize(("kind", "held_up"), [("worker", 1.0), ("reader", TAKEOVER_SECONDS)])
+@pytest.mark.parametrize(("kind", "held_up"), [("worker", 2.0), ("reader", TAKEOVER_SECONDS)])
 @pytest.mark.parametrize("lease", [DEFAULT_LEASE, SHORT_LEASE], ids=["within", "beyond"])
 async def test_stopped_worker(
     tmp_path: Path,
