@@ -195,7 +195,7 @@ class Cluster(RuleBasedStateMachine):
             self.tabs[0].pod.disconnect(self.tabs[0])
 
 
-@pytest.mark.timeout(0 if os.environ.get("HYPOTHESIS_PROFILE") == "models-long" else 120)
+@pytest.mark.timeout(0 if os.environ.get("HYPOTHESIS_PROFILE") == "models-long" else 60)
 def test_any_history_keeps_the_promises() -> None:
     """See the module."""
     long = os.environ.get("HYPOTHESIS_PROFILE") == "models-long"
