@@ -184,7 +184,9 @@ def test_worker_runs_the_code_that_is_on_disk_when_it_is_born(folder: Path) -> N
     """After an upgrade a rolling restart brings new code, without modules of the old one."""
     with Serve(folder, "--workers", "2") as serve:
         assert serve.ask()["version"] == 1
-        (folder / "stand_in_worker.py").write_text(WORKER.replace("VERSION = 1", "VERSION = 2"))
+        # Of another size: compiled files are told apart by size and second.
+        newer = WORKER.replace("VERSION = 1", "VERSION = 2  # newer")
+        (folder / "stand_in_worker.py").write_text(newer)
         serve.process.send_signal(signal.SIGUSR2)
         serve.wait_for("rolling restart done")
         answer = serve.ask()
