@@ -165,9 +165,7 @@ async def test_all_come_back_at_once_after_a_worker_s_death(running: Gateway, ag
             victim = json.loads(await stored(redis, f"pod:{pod}"))["pid"]
         async with feed.steady([subject], 200):
             os.kill(victim, signal.SIGKILL)
-            dead = [
-                tab for tab in tabs if tab.response.headers["x-daisi-pod"].split("-")[-2] == "0"
-            ]
+            dead = [tab for tab in tabs if tab.response.headers["x-daisi-pod"] == pod]
             await asyncio.gather(*(tab.end() for tab in dead))
 
             async def back(tab: Tab) -> Tab:
