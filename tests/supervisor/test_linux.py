@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from daisi_ws.supervisor.linux import end_with_parent, raise_open_files_limit, set_process_name
+from daisi_ws.supervisor.linux import raise_open_files_limit, set_process_name
 
 
 def test_name_is_what_ps_shows() -> None:
