@@ -66,6 +66,7 @@ class Gap:
     :param at: when it was said, monotonic seconds.
     :param since: when the connection before was lost.
     :param filled: the gateway said later that all of it is given again, threads left since aside.
+    :param left: the thread was chosen anew, without a position: nobody asks about it any more.
     """
 
     after: int
@@ -75,6 +76,7 @@ class Gap:
     since: float
     chat: str = ""
     filled: bool = False
+    left: bool = False
 
 
 @dataclass(slots=True)
@@ -154,6 +156,8 @@ class Account:
         """
         if self.choices:
             self.choices[-1].sure = min(self.choices[-1].sure, self.stretch.top)
+        for gap in self.gaps:
+            gap.left = gap.left or bool(gap.chat)
         self.choices.append(Choice(chat, ENDLESS, len(self.stretches) - 1))
 
     def refused(self) -> None:
@@ -199,11 +203,17 @@ class Account:
         """The gateway's word, on an open connection, that what was missed is not given again."""
         after = min((gap.after for gap in self._passing("")), default=self.top)
         if chat and self.choices and self.choices[-1].chat == chat:
-            after = self.choices[-1].sure
+            # Asked for a second time, it is what the first answer did not give.
+            known = [gap.after for gap in self._passing(chat)]
+            after = min([*known, self.choices[-1].sure, self.top])
         self.gaps.append(Gap(after, seq, reason, at, self._left_at(), chat))
 
     def _passing(self, chat: str) -> list[Gap]:
-        return [g for g in self.gaps if g.reason in PASSING and g.chat == chat and not g.filled]
+        return [
+            gap
+            for gap in self.gaps
+            if gap.reason in PASSING and gap.chat == chat and not gap.filled and not gap.left
+        ]
 
     def _left_at(self) -> float:
         return self.stretches[-2].ended if len(self.stretches) > 1 else 0.0

@@ -147,6 +147,47 @@ def test_a_thread_that_was_too_busy_may_be_given_later() -> None:
     assert judge(client, stream).verdict == Verdict()
 
 
+def test_a_thread_may_be_too_busy_more_than_once() -> None:
+    """Asked for again on the same connection, what was missing is still the same."""
+    client = account()
+    client.chose("one", 20)
+    got(client, 21, group=ONE)
+    back(client, 21, recovered=True)
+    client.not_given(30, "unavailable", 3.0, "one")
+    client.chose("one", 30)
+    got(client, 31, group=ONE)
+    client.not_given(31, "unavailable", 4.0, "one")
+    client.chose("one", 31)
+    got(client, 33, group=ONE)
+    stream = published(one=[21, 25, 31, 33])
+    assert judge(client, stream).verdict == Verdict()
+    assert client.took_up("one")
+    assert judge(client, stream).lost == [25]
+    got(client, 25, group=ONE)
+    assert judge(client, stream).verdict == Verdict()
+
+
+def test_a_thread_that_was_left_is_not_demanded_when_it_is_chosen_anew() -> None:
+    """What could not be given then is nobody's question any more."""
+    client = account()
+    client.chose("one", 20)
+    got(client, 21, group=ONE)
+    back(client, 21, recovered=True)
+    client.not_given(30, "unavailable", 3.0, "one")
+    client.chose("one", 30)
+    client.asked("two")
+    client.chose("two", 40)
+    client.asked("one")
+    client.chose("one", 50)
+    got(client, 51, group=ONE)
+    back(client, 51, recovered=True)
+    assert client.took_up("one")
+    stream = published(one=[21, 25, 45, 51, 53])
+    assert judge(client, stream).lost == [53]
+    got(client, 53, group=ONE)
+    assert judge(client, stream).verdict == Verdict()
+
+
 def test_a_chat_is_demanded_from_its_done_to_the_next_choice() -> None:
     """And allowed until the next one is live."""
     client = account()
