@@ -159,7 +159,7 @@ class Admission:
         if claim is not None:
             self._resumption.hold(connection)
         try:
-            position = await self._look_at(connection, subject)
+            position = await self._look_at(connection, subject, silent=claim is not None)
         except BaseException:
             connection.let_go()
             raise
@@ -194,14 +194,18 @@ class Admission:
             return self._delivery.point
         return await self._interests.want(connection, connection.principal.subject)
 
-    async def _look_at(self, connection: Connection, subject: str) -> Point:
-        """Subscribe to a thread instead of the one before; return from where it is complete."""
+    async def _look_at(self, connection: Connection, subject: str, *, silent: bool) -> Point:
+        """Subscribe to a thread instead of the one before; return from where it is complete.
+
+        :param silent: see :meth:`Interests.want`: events of a thread that was not selected after
+            all would be out of order when it is asked for again.
+        """
         if connection.chat == subject:
             return further(self._delivery.point, connection.position)
         self._leave_chat(connection)
         connection.chat = subject
         try:
-            position = await self._interests.want(connection, subject)
+            position = await self._interests.want(connection, subject, silent=silent)
         except Unavailable as error:
             self._leave_chat(connection)
             raise SubscriptionFailure("chat not selected", details=str(error)) from None

@@ -20,7 +20,7 @@ from daisi_ws.app.hub import Hub
 from daisi_ws.app.ingest import Ingest
 from daisi_ws.app.ports import Peers, Pods, Position, ReaderRecord, Routes
 from daisi_ws.domain.errors import SubscriptionFailure, Unavailable
-from daisi_ws.domain.streams import Point
+from daisi_ws.domain.streams import Point, further
 
 _ASK_AGAIN_SECONDS: Final = 0.05
 _ONE_ANSWER_SECONDS: Final = 1.0
@@ -66,6 +66,8 @@ class Interests:
         self._asked_at: dict[str, float] = {}
         self._since: dict[str, Point] = {}
         self._adding: dict[str, asyncio.Future[Point]] = {}
+        self._silent: dict[str, dict[Connection, asyncio.Future[Point]]] = {}
+        """Who is subscribed only when the addition is complete, by interest."""
         self._new: list[str] = []
         self._removing: dict[str, bool] = {}
         """What is to be deregistered, and whether it is surely registered until then."""
@@ -73,24 +75,38 @@ class Interests:
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
-    async def want(self, connection: Connection, interest: str) -> Point:
+    async def want(self, connection: Connection, interest: str, *, silent: bool = False) -> Point:
         """Subscribe a connection; return after which point it is complete.
 
+        :param silent: it gets nothing of this before it is complete, and nothing at all if that
+            fails: for who reads from the stream what came until then.
         :raises SubscriptionFailure: the reader could not be told in time.
         :raises Unavailable: Redis is away.
         """
-        self._hub.add(connection, interest)
         adding = self._adding.get(interest)
         if adding is None:
             if self._removing.pop(interest, False):
                 self._asked_at[interest] = self._clock()
             if interest in self._asked_at:
                 self._asked_at[interest] = self._clock()
+                self._hub.add(connection, interest)
                 return self._complete_after(interest)
             adding = self._adding[interest] = asyncio.get_running_loop().create_future()
             self._new.append(interest)
             self._schedule()
+        if silent:
+            return await self._wait_silently(connection, interest)
+        self._hub.add(connection, interest)
         return await asyncio.shield(adding)
+
+    async def _wait_silently(self, connection: Connection, interest: str) -> Point:
+        waiting = self._silent.setdefault(interest, {})
+        complete: asyncio.Future[Point] = asyncio.get_running_loop().create_future()
+        waiting[connection] = complete
+        try:
+            return await complete
+        finally:
+            waiting.pop(connection, None)
 
     def unwanted(self, interests: Sequence[str]) -> None:
         """Deregister interests that no connection here has any more."""
@@ -204,13 +220,19 @@ class Interests:
             self._asked_at[interest] = now
             self._since[interest] = position
             self._adding.pop(interest).set_result(position)
+            for connection, complete in self._silent.pop(interest, {}).items():
+                if not complete.done():
+                    self._hub.add(connection, interest)
+                    complete.set_result(further(position, self._delivery.point))
         self.unwanted(added)
 
     def _fail(self, added: list[str], error: Exception) -> None:
         for interest in added:
             future = self._adding.pop(interest)
-            future.set_exception(error)
-            future.exception()
+            for waiting in (future, *self._silent.pop(interest, {}).values()):
+                if not waiting.done():
+                    waiting.set_exception(error)
+                    waiting.exception()
             self.unserved(interest)
 
     def _remove_later(self, interests: Iterable[str]) -> None:

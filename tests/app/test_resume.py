@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import nats as nats_py
 import pytest
 from nats.aio.client import Client as NatsClient
+from redis.asyncio import Redis
 
+from daisi_ws.app.ports import Position, ReaderRecord
+from daisi_ws.domain.errors import SubscriptionFailure
 from daisi_ws.domain.resume import Claim
+from daisi_ws.domain.subjects import thread
 from daisi_ws.embedded import NatsServer
 from tests.app.pods import InProcessPod, Tab, pod, publish, roles, until
 
@@ -127,15 +132,15 @@ async def test_who_is_ahead_of_its_pod_resumes_all_the_same(
     reader, other = await roles(pods, nats)
     other.parts.delivery.shut(True)
     missed = [await publish(nats) for _ in range(5)]
-    thread = [await publish(nats, "messages.chat-1") for _ in range(3)]
-    await until(lambda: reader.parts.ingest.position == thread[-1])
+    of_thread = [await publish(nats, "messages.chat-1") for _ in range(3)]
+    await until(lambda: reader.parts.ingest.position == of_thread[-1])
     tab = await other.user("ann")
     assert other.parts.delivery.mark < missed[0]
     await tab.resume(Claim(missed[0] - 1))
     await tab.choose("chat-1")
     await tab.choose("chat-1", Claim(missed[0] - 1))
     other.parts.delivery.shut(False)
-    await until(lambda: tab.seqs() == [*missed, *thread])
+    await until(lambda: tab.seqs() == [*missed, *of_thread])
 
 
 async def test_a_thread_is_resumed_from_a_position_of_its_own(
@@ -151,6 +156,93 @@ async def test_a_thread_is_resumed_from_a_position_of_its_own(
     assert (resumed["chat_id"], resumed["recovered"], resumed["replayed"]) == ("chat-1", True, 3)
     live = await publish(nats, "messages.chat-1")
     await until(lambda: [seq for seq in tab.seqs() if seq != other] == [*old, live])
+
+
+@pytest.fixture
+async def pushed(
+    pods: list[InProcessPod], nats: NatsClient, monkeypatch: pytest.MonkeyPatch
+) -> Pushed:
+    """A pod that is pushed an event of the thread between the reader's word and its own taking it
+    in; the word is taken for none while `fails`."""
+    _, other = await roles(pods, nats)
+    made = Pushed(other)
+    ask = other.parts.interests._ask
+
+    async def asked(reader: ReaderRecord, interests: list[str]) -> Position | None:
+        where = await ask(reader, interests)
+        if any(interest.endswith(".chat-1") for interest in interests):
+            made.seqs.append(await publish(nats, "messages.chat-1"))
+            await until(lambda: other.parts.delivery.mark >= made.seqs[-1])
+            if made.fails:
+                raise SubscriptionFailure("not subscribed")
+        return where
+
+    monkeypatch.setattr(other.parts.interests, "_ask", asked)
+    return made
+
+
+@dataclass
+class Pushed:
+    """See the fixture."""
+
+    pod: InProcessPod
+    fails: bool = False
+    seqs: list[int] = field(default_factory=list)
+
+
+async def test_a_thread_that_could_not_be_selected_gave_nothing(
+    pushed: Pushed, nats: NatsClient
+) -> None:
+    """So that all of it comes in order when it is asked for again."""
+    missed = [await publish(nats, "messages.chat-1") for _ in range(2)]
+    tab = await pushed.pod.user("ann")
+    pushed.fails = True
+    with pytest.raises(SubscriptionFailure):
+        await tab.choose("chat-1", Claim(missed[0] - 1))
+    own = await publish(nats)
+    await until(lambda: tab.seqs() == [own])
+    pushed.fails = False
+    await tab.choose("chat-1", Claim(missed[0] - 1))
+    await until(lambda: tab.seqs() == [own, *missed, *pushed.seqs])
+    assert len(pushed.seqs) == 2
+
+
+@pytest.mark.parametrize("recovered", [True, False])
+async def test_a_thread_is_complete_from_where_it_is_said_to_be(
+    pushed: Pushed, nats: NatsClient, *, recovered: bool
+) -> None:
+    """What came while it was being subscribed is given again, or not promised."""
+    missed = await publish(nats, "messages.chat-1")
+    tab = await pushed.pod.user("ann")
+    claim = Claim(missed - 1, "" if recovered else "wa_stream@2001-01-01T00:00:00Z")
+    await tab.choose("chat-1", claim)
+    live = await publish(nats, "messages.chat-1")
+    await until(lambda: tab.seqs()[-1:] == [live])
+    resumed = next(m for m in tab.sink.messages() if m["type"] == "resumed")
+    assert resumed["recovered"] is recovered
+    if recovered:
+        assert tab.seqs() == [missed, *pushed.seqs, live]
+    else:
+        assert tab.seqs() == [live]
+        assert resumed["seq"] == pushed.seqs[-1]
+
+
+async def test_who_gives_up_waiting_for_a_thread_leaves_nothing(
+    pushed: Pushed, nats: NatsClient, redis: Redis
+) -> None:
+    """Gone before its subscription was complete: the pod leaves the route again."""
+    tab = await pushed.pod.user("ann")
+    choosing = asyncio.create_task(tab.choose("chat-1", Claim(0)))
+    await until(lambda: bool(pushed.pod.parts.interests._silent))
+    choosing.cancel()
+    await asyncio.gather(choosing, return_exceptions=True)
+    await tab.leave()
+    await until(lambda: bool(pushed.seqs))
+    await until(lambda: not pushed.pod.parts.interests._silent)
+    assert not pushed.pod.parts.hub.wanted(thread("acme", "bot", "chat-1"))
+    async with asyncio.timeout(10):
+        while await redis.exists("route:acme:bot:messages:chat-1"):
+            await asyncio.sleep(0.01)
 
 
 async def test_an_admin_is_given_what_its_scope_admits(
