@@ -20,6 +20,10 @@ from daisi_ws.metrics import Metrics
 
 TICK_SECONDS: Final = 0.1
 _ASK_AGAIN_SECONDS: Final = 0.2
+_TELL_LAG_TICKS: Final = 10
+# Counting tasks goes through all of them, and each connection has one: with many, less often.
+_COUNT_TICKS_AT_MOST: Final = 50
+_TASKS_FOR_A_TICK: Final = 100
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +57,7 @@ class Pulse:
 
     async def run(self) -> None:
         """Tick until cancelled."""
-        worst, ticks = 0.0, 0
+        worst, ticks, count_at = 0.0, 0, _TELL_LAG_TICKS
         while True:
             due = self._clock() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
@@ -63,10 +67,14 @@ class Pulse:
             if self.lag > PAUSE_SECONDS:
                 await self._make_sure()
             self._delivery.trust(self._clock())
-            if ticks % 10 == 0:
+            if ticks % _TELL_LAG_TICKS == 0:
                 self._metrics.loop_lag.set(worst)
-                self._metrics.tasks.set(len(asyncio.all_tasks()))
                 worst = 0.0
+            if ticks >= count_at:
+                tasks = len(asyncio.all_tasks())
+                self._metrics.tasks.set(tasks)
+                pause = min(tasks // _TASKS_FOR_A_TICK, _COUNT_TICKS_AT_MOST)
+                count_at = ticks + max(pause, _TELL_LAG_TICKS)
 
     async def _make_sure(self) -> None:
         log.warning("the loop stood still", seconds=round(self.lag, 3))

@@ -43,4 +43,20 @@ async def test_the_loops_lag_is_measured(redis_url: str, nats_url: str) -> None:
         await until(lambda: only.parts.pulse.lag > 0.1)
 
 
+async def test_the_loops_tasks_are_counted(redis_url: str, nats_url: str) -> None:
+    """The gauge follows the tasks that there are, also when there are so many that it is slower."""
+
+    def tasks() -> float:
+        return only.parts.metrics.registry.get_sample_value("dws_tasks") or 0.0
+
+    async with pod(redis_url, nats_url) as only:
+        await until(lambda: 0 < tasks() < 1500, 30)
+        end = asyncio.Event()
+        many = [asyncio.create_task(end.wait()) for _ in range(1500)]
+        await until(lambda: tasks() > 1500, 30)
+        end.set()
+        await asyncio.wait(many)
+        await until(lambda: 0 < tasks() < 1500, 30)
+
+
 EVENT = b'{"event_id":"e","company_id":"acme","agent_id":"bot","row_data":{}}'

@@ -23,6 +23,8 @@ MORE_MEGABYTES: Final = 96
 """A worker may have grown by so much over a fresh one: pools, caches, code that was loaded late."""
 MORE_TASKS: Final = 16
 """Tasks that a worker may have more than a fresh one, for each other pod: the links with it."""
+GAUGE_SECONDS: Final = 15.0
+"""Gauges are set once a second, that of many tasks every five."""
 LOCK_SECONDS: Final = 40.0
 """Locks of pods that were killed end by themselves, after `app.session_ttl_seconds` (30)."""
 ROUTE_SECONDS: Final = 15.0
@@ -73,12 +75,12 @@ async def look(on: Stage, remains: Remains) -> None:
     """Look for what is left; everybody must have gone, and the hosts be in good order."""
     await _until_locks_are_gone(on)
     await _until_routes_are_gone(on)
-    remains.gauges = {name: await _gauge(on.hosts, name, until=0.0) for name in _GAUGES}
+    remains.gauges = {name: await _gauge(on.hosts, name, most=0.0) for name in _GAUGES}
     remains.problems += [f"{n} is {v:g}, not 0" for n, v in remains.gauges.items() if v]
     remains.left = processes(on.hosts)
-    remains.tasks_left = await _gauge(on.hosts, "dws_tasks")
     workers = len(remains.left)
     tasks = remains.tasks_fresh + MORE_TASKS * workers * (workers - 1)
+    remains.tasks_left = await _gauge(on.hosts, "dws_tasks", most=tasks)
     if not 0 < remains.tasks_left <= tasks:
         remains.problems.append(f"there are {remains.tasks_left:g} tasks, over {tasks:g}")
     most = max(p.descriptors for p in remains.fresh) + MORE_DESCRIPTORS
@@ -156,20 +158,20 @@ async def _look_at_keys(on: Stage, remains: Remains) -> None:
         remains.problems.append(f"dead pods are registered: {sorted(registered - alive)}")
 
 
-async def _gauge(hosts: Iterable[Host], name: str, until: float | None = None) -> float:
-    """Return the sum of a gauge of all hosts; waits a little for a value, or for this one."""
-    total = 0.0
-    for _ in range(20):
+async def _gauge(hosts: Iterable[Host], name: str, most: float | None = None) -> float:
+    """Return the sum of a gauge of all hosts; waits a while for a value, or for `most` or less."""
+    deadline = time.monotonic() + GAUGE_SECONDS
+    while True:
         total = 0.0
         async with aiohttp.ClientSession() as session:
             for host in hosts:
                 async with session.get(f"{host.base_url}/metrics") as reply:
                     lines = (await reply.text()).splitlines()
                 total += sum(float(x.rpartition(" ")[2]) for x in lines if x.startswith(name))
-        if total == until or (until is None and total):
-            break
+        settled = total > 0 if most is None else total <= most and bool(total) == bool(most)
+        if settled or time.monotonic() > deadline:
+            return total
         await asyncio.sleep(0.25)
-    return total
 
 
 def _process(pid: int, host: str) -> Process:
