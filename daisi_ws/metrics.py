@@ -272,6 +272,19 @@ class Metrics:
         self.loop_lag = self._gauge(
             "loop_lag_seconds", "How late the loop's timers are, in seconds.", mode="livemax"
         )
+        self.workers = self._gauge(
+            "workers", "Workers that the host is meant to have.", mode="livemax"
+        )
+        self.worker_deaths = self._counter(
+            "worker_deaths", "Workers that died and have a successor."
+        )
+        self.cpu = self._counter("cpu_seconds", "Processor time of the workers, in seconds.")
+        self.memory = self._gauge(
+            "resident_memory_bytes", "Memory of the workers that is resident, in bytes."
+        )
+        self.build = self._gauge(
+            "build_info", "1 for the version that a worker runs.", "version", mode="livemax"
+        )
         self.tasks = self._gauge("tasks", "Tasks of the workers' loops, waiting ones included.")
         self.dependency_up = self._gauge(
             "dependency_up", "1 while a dependency answers.", "dependency", mode="livemin"

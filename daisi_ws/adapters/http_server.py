@@ -1,4 +1,4 @@
-"""The HTTP server of a worker: its paths, and its life on a listening socket it was given."""
+"""The HTTP server of a worker: its paths, and its life on the listening sockets it was given."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class HttpServer:
-    """All endpoints of the wire protocol, on one listening socket.
+    """All endpoints of the wire protocol, on one listening socket; scrapes may have their own.
 
     :param settings: read when needed, so that changes apply.
     :param writable: told when a client that was behind reads again.
@@ -80,10 +80,18 @@ class HttpServer:
         self._websockets = WebSocketServer(settings, gateway, metrics, writable)
         self._protocols: HttpProtocols | None = None
         self._server: asyncio.Server | None = None
+        self._metrics_protocols: HttpProtocols | None = None
+        self._metrics_server: asyncio.Server | None = None
         self._scraping = asyncio.Lock()
 
-    async def start(self, listener: socket.socket) -> None:
-        """Accept connections on `listener`, which stays the caller's."""
+    async def start(
+        self, listener: socket.socket, metrics_listener: socket.socket | None = None
+    ) -> None:
+        """Accept connections on `listener`, which stays the caller's.
+
+        :param metrics_listener: where `/metrics` is served instead, alone; other processes may
+            accept on it as well.
+        """
         # It would log subprotocols that clients offer, where some put their tokens.
         logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
         self._protocols = HttpProtocols(self._handle, self._settings, self._failed)
@@ -91,11 +99,17 @@ class HttpServer:
         self._server = await loop.create_server(
             self._protocols, sock=listener.dup(), backlog=BACKLOG
         )
+        if metrics_listener is not None:
+            scrapes = partial(self._handle, only="metrics")
+            self._metrics_protocols = HttpProtocols(scrapes, self._settings, self._failed)
+            self._metrics_server = await loop.create_server(
+                self._metrics_protocols, sock=metrics_listener.dup(), backlog=BACKLOG
+            )
 
     def stop_accepting(self) -> None:
         """Leave waiting and new TCP connections to whoever else holds the listening socket.
 
-        Open connections and requests on their way go on.
+        Open connections and requests on their way go on, and so do scrapes at their own port.
         """
         if self._server is not None:
             self._server.close()
@@ -110,17 +124,20 @@ class HttpServer:
         """End every connection: WebSockets by a close frame, the rest after its answer."""
         self.stop_accepting()
         await self._websockets.close()
-        if self._protocols is not None:
-            await self._protocols.shutdown(FINISH_SECONDS)
+        if self._metrics_server is not None:
+            self._metrics_server.close()
+        for protocols in (self._protocols, self._metrics_protocols):
+            if protocols is not None:
+                await protocols.shutdown(FINISH_SECONDS)
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest, only: str = "") -> web.StreamResponse:
         protocol = request.protocol
         assert isinstance(protocol, HttpProtocol)
         protocol.request_arrived()
         request_id = request_id_of(request)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            response = await self._route(request)(request)
+            response = await self._route(request, only)(request)
         except Rejection as rejection:
             response = self._refuse(request, rejection)
         except Refusal as refusal:
@@ -134,10 +151,13 @@ class HttpServer:
                 response.force_close()
         return response
 
-    def _route(self, request: web.BaseRequest) -> Answer:
+    def _route(self, request: web.BaseRequest, only: str) -> Answer:
         allowed: str
         answer: Answer
-        match segments_of(request):
+        segments = segments_of(request)
+        if only and segments != [only]:
+            raise not_found()
+        match segments:
             case ["ws", "admin"]:
                 allowed, answer = "GET", partial(self._websocket, kind="admin", path=None)
             case ["ws", company, agent]:
@@ -151,7 +171,7 @@ class HttpServer:
                 allowed, answer = "GET, HEAD", partial(self._probe, probe=self._probes.health)
             case ["ready"]:
                 allowed, answer = "GET, HEAD", partial(self._probe, probe=self._probes.ready)
-            case ["metrics"]:
+            case ["metrics"] if only or self._metrics_server is None:
                 allowed, answer = "GET, HEAD", self._scrape
             case _:
                 raise not_found()

@@ -51,6 +51,8 @@ def settings_of(config: Config) -> SupervisorSettings:
         grpc_port=config.server.grpc_port,
         timings=timings_of(config),
         metrics_dir=Path(directory) if directory else None,
+        metrics_host=config.server.metrics_host,
+        metrics_port=config.server.metrics_port,
     )
 
 

@@ -48,6 +48,16 @@ def _ports(config: Config) -> Wrong:
     return None
 
 
+def _metrics_port(config: Config) -> Wrong:
+    server = config.server
+    port, last = server.metrics_port, server.grpc_port + 2 * server.workers - 1
+    if port and port == server.http_port:
+        return "server.http_port is the same", "another port, or 0 to stay at that one"
+    if port and server.grpc_port <= port <= last:
+        return f"the workers take the gRPC ports {server.grpc_port} to {last}", "a port outside"
+    return None
+
+
 def _advertised(config: Config) -> Wrong:
     if config.server.advertise_host in ("0.0.0.0", "::", "[::]", "*"):
         return "no other host can reach that address", FIELDS["server.advertise_host"].right
@@ -124,6 +134,10 @@ def _uses(*keys: str) -> tuple[str, ...]:
 
 CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (_uses("server.grpc_port", "server.workers", "server.http_port"), _ports),
+    (
+        _uses("server.metrics_port", "server.http_port", "server.grpc_port", "server.workers"),
+        _metrics_port,
+    ),
     (_uses("server.advertise_host"), _advertised),
     (_uses("server.allowed_origins"), _origins),
     (_uses("nats.url"), _nats_url),

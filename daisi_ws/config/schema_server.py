@@ -31,6 +31,24 @@ class Server(Section, frozen=True, kw_only=True):
             high=65_535,
         ),
     ] = 8080
+    metrics_port: Annotated[
+        int,
+        Key(
+            "Port that GET /metrics has for itself, shared by all workers; it is then not found "
+            "at http_port. 0 leaves it there.",
+            low=0,
+            high=65_535,
+            example="9464",
+        ),
+    ] = 0
+    metrics_host: Annotated[
+        str,
+        Key(
+            "Address that metrics_port is bound to.",
+            pattern=_HOST,
+            expects="an IP address or a host name",
+        ),
+    ] = "0.0.0.0"
     grpc_host: Annotated[
         str,
         Key(

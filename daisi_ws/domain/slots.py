@@ -68,6 +68,8 @@ class WorkerContext:
     :param lifeline_fd: read end of a pipe that ends when the supervisor does.
     :param report_fd: non-blocking write end of the pipe for reports.
     :param listener: the slot's listening socket; the supervisor keeps it open too.
+    :param metrics_listener: the listening socket for scrapes that all workers share, if they have
+        a port of their own.
     """
 
     slot: int
@@ -82,6 +84,7 @@ class WorkerContext:
     lifeline_fd: int
     report_fd: int
     listener: socket.socket
+    metrics_listener: socket.socket | None = None
 
     @property
     def process_identifier(self) -> str:

@@ -42,6 +42,7 @@ class SupervisorSettings:
     :param http_port: shared by all slots; 0 takes any free port.
     :param grpc_port: first of two ports a slot; 0 takes any free range.
     :param metrics_dir: directory for metric files; None makes a private one.
+    :param metrics_port: shared by all slots, for scrapes only; 0 means that there is none.
     """
 
     name: str
@@ -52,6 +53,8 @@ class SupervisorSettings:
     grpc_port: int
     timings: Timings
     metrics_dir: Path | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,7 @@ class Shell:
             lifeline_fd=self._lifeline_read,
             report_fd=pipe.write_end,
             listener=self._ports.listeners[life.slot],
+            metrics_listener=self._ports.metrics,
         )
         try:
             pid = fork_worker(context, lambda: self._drop(pipe, life.slot), self._run_worker)

@@ -1,4 +1,5 @@
-"""The host's ports: one listening socket a slot, and the gRPC ports kept free for the workers.
+"""The host's ports: one listening socket a slot, one for scrapes that all slots share, and the gRPC
+ports kept free for the workers.
 
 SO_REUSEPORT lets a second supervisor of the same user bind the same port without a word and take
 half of the connections. So the first socket binds and listens *without* it, which fails if anyone
@@ -39,10 +40,13 @@ class Ports:
 
     :param listeners: one listening socket a slot, all at one address.
     :param reserved: bound sockets of the gRPC range, in order from `grpc_port`.
+    :param metrics: listening socket for scrapes, which any worker answers; None if they come to
+        the others.
     """
 
     listeners: tuple[socket.socket, ...]
     reserved: tuple[socket.socket, ...]
+    metrics: socket.socket | None = None
 
     @property
     def http_port(self) -> int:
@@ -63,7 +67,7 @@ class Ports:
             listener.close()
 
     def keep_only(self, slot: int) -> None:
-        """Close, in a forked child, every socket but the slot's listener."""
+        """Close, in a forked child, every socket but the slot's listener and that for scrapes."""
         for number, listener in enumerate(self.listeners):
             if number != slot:
                 listener.close()
@@ -82,9 +86,10 @@ def take_ports(settings: SupervisorSettings) -> Iterator[Ports]:
     with ExitStack() as stack:
         listeners = _listeners(settings, problems, stack)
         reserved = _reserve(settings, problems, stack)
+        metrics = _metrics_listener(settings, problems, stack)
         if problems:
             raise StartError(problems)
-        yield Ports(tuple(listeners), tuple(reserved))
+        yield Ports(tuple(listeners), tuple(reserved), metrics)
 
 
 def _listeners(
@@ -103,6 +108,23 @@ def _listeners(
     except OSError as error:
         problems.append(_problem("server.http_port", host, port, error))
     return sockets
+
+
+def _metrics_listener(
+    settings: SupervisorSettings, problems: list[str], stack: ExitStack
+) -> socket.socket | None:
+    host, port = settings.metrics_host, settings.metrics_port
+    if port == 0:
+        return None
+    try:
+        listener = _bind(host, port, stack)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        problems.append(_problem("server.metrics_port", host, port, error))
+        return None
+    # Every worker is woken for each scrape, and all but one find nothing to accept.
+    listener.setblocking(False)
+    return listener
 
 
 def _reserve(

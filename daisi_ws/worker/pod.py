@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from daisi_ws import __version__
 from daisi_ws.adapters.grpc_server import CannotListen
 from daisi_ws.adapters.grpc_tls import BadCertificate
 from daisi_ws.adapters.nats_binding import ConsumerMismatch
@@ -26,6 +27,7 @@ from daisi_ws.worker.host_claim import HostClaim
 from daisi_ws.worker.life import Life
 from daisi_ws.worker.live import LiveConfig
 from daisi_ws.worker.parts import Parts
+from daisi_ws.worker.resources import Resources
 from daisi_ws.worker.tasks import Tasks, retrying, wait_set
 
 SUCCESSOR_SECONDS: Final = 3.0
@@ -84,7 +86,7 @@ class Pod:
         await self._open_grpc(stack)
         spawn("join", self._join())
         await self._wait_ready()
-        await parts.http.start(self._context.listener)
+        await parts.http.start(self._context.listener, self._context.metrics_listener)
         stack.push_async_callback(parts.http.close)
         # What was imported and made by now lives as long as the process.
         gc.collect()
@@ -185,8 +187,14 @@ class Pod:
 
     async def _every_second(self) -> None:
         parts = self._parts
+        resources = Resources(parts.metrics)
+        parts.metrics.workers.set(self._context.workers)
+        parts.metrics.build.labels(__version__).set(1)
+        if self._context.predecessor is not None:
+            parts.metrics.worker_deaths.inc()
         while True:
             await asyncio.sleep(1)
+            resources.tell()
             parts.figures = figures(parts.metrics.tally)
             parts.metrics.fold()
             states, problems = parts.health.states(), parts.health.problems()

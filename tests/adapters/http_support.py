@@ -199,11 +199,13 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(**overrides: object) -> AsyncIterator[Serving]:
+async def serving(
+    metrics_listener: socket.socket | None = None, /, **overrides: object
+) -> AsyncIterator[Serving]:
     """Run a server with a configuration that differs by `overrides` from the default."""
     running = Serving(HttpSettings.from_config(testing_config(**overrides)))
     try:
-        await running.server.start(running.listener)
+        await running.server.start(running.listener, metrics_listener)
         yield running
     finally:
         await running.server.close()

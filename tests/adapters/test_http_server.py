@@ -78,6 +78,22 @@ async def test_metrics_are_exposed() -> None:
     assert b'dws_messages_sent_total{type="event"} 3.0' in response.body
 
 
+async def test_metrics_at_a_port_of_their_own() -> None:
+    """Nothing else is found there, and they are not found elsewhere; a drain leaves them."""
+    with socket.create_server(("127.0.0.1", 0)) as scrapes:
+        async with serving(scrapes) as running:
+            port = scrapes.getsockname()[1]
+            running.server.stop_accepting()
+            answers = [
+                await ask(port, "GET", path) for path in ("/metrics", "/health", "/ws/admin")
+            ]
+        async with serving(scrapes) as running:
+            public = await ask(running.port, "GET", "/metrics")
+    assert [answer.status for answer in answers] == [200, 404, 404]
+    assert b"dws_messages_sent_total" in answers[0].body
+    assert public.status == 404
+
+
 @pytest.mark.parametrize(
     ("target", "kind"), [("/generate-token", "user"), ("/admin/generate-token", "admin")]
 )

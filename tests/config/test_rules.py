@@ -123,6 +123,8 @@ def test_one_mistake_is_one_problem() -> None:
     [
         ({"server__grpc_port": 8079, "server__workers": 2}, "server.grpc_port"),
         ({"server__grpc_port": 65_533, "server__workers": 2}, "server.grpc_port"),
+        ({"server__metrics_port": 8080}, "server.metrics_port"),
+        ({"server__metrics_port": 50_052, "server__workers": 1}, "server.metrics_port"),
         ({"server__advertise_host": "0.0.0.0"}, "server.advertise_host"),
         ({"nats__url": "http://h"}, "nats.url"),
         ({"nats__url": "nats://a:1,nope"}, "nats.url"),
@@ -156,6 +158,7 @@ def test_contradictions_are_found(values: dict[str, object], key: str) -> None:
         {"server__grpc_port": 8076, "server__workers": 2},
         {"server__grpc_port": 65_532, "server__workers": 2},
         {"server__grpc_port": 0, "server__http_port": 0},
+        {"server__metrics_port": 50_053, "server__workers": 1},
         {"nats__url": "tls://u:p@a.b:4222, nats://[::1]:4222"},
         {"nats__dead_letter_subject": "websocket_dead.letters"},
         {"nats__username": "u", "nats__password": "p"},

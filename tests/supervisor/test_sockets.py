@@ -152,6 +152,23 @@ def test_all_taken_ports_are_named_at_once() -> None:
             free.bind(("127.0.0.1", port))
 
 
+def test_scrapes_share_one_listener_if_they_have_a_port() -> None:
+    """A forked child keeps it; without a port there is none; one that is taken is named."""
+    port = free_ports(1)
+    with take_ports(SETTINGS) as ports:
+        assert ports.metrics is None
+    with take_ports(replace(SETTINGS, metrics_port=port)) as ports:
+        assert ports.metrics is not None
+        ports.keep_only(1)
+        socket.create_connection(("127.0.0.1", port)).close()
+        assert not ports.metrics.getblocking()
+        with (
+            pytest.raises(StartError, match=f"server.metrics_port: cannot use port {port}"),
+            take_ports(replace(SETTINGS, metrics_port=port)),
+        ):
+            raise AssertionError("not reached")
+
+
 def test_own_ports_are_refused_to_a_second_supervisor() -> None:
     """From the first moment on: before any worker accepts."""
     with take_ports(SETTINGS) as ports:
