@@ -3,6 +3,7 @@ set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null && pwd -P)
 venv=$root/.venv
+tools=$root/.tools
 extras_run=embedded
 extras_test=embedded,test,dev
 
@@ -35,6 +36,37 @@ find_python() {
 
 # What an installation is made from; it is repeated when this changes, or the clone has moved.
 origin() { printf '%s\n' "$root" && cat "$root/setup.cfg" "$root/pyproject.toml"; }
+
+# fetch_programs PACKAGE NAME...: puts programs of a Debian package into .tools, without installing it.
+fetch_programs() {
+    local package=$1 name log=$TMPDIR/fetch-$1.log missing=()
+    shift
+    for name; do
+        [[ -x $tools/$name ]] || command -v "$name" >/dev/null || missing+=("$name")
+    done
+    ((${#missing[@]})) || return 0
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+        say "no ${missing[*]}, and no apt-get to fetch the Debian package $package with"
+        return 0
+    fi
+    say "fetching ${missing[*]} of the Debian package $package into .tools"
+    unpack_package "$package" "${missing[@]}" >"$log" 2>&1 || say "no ${missing[*]}: see $log"
+}
+
+unpack_package() {
+    local package=$1 work name
+    shift
+    work=$(mktemp -d "$TMPDIR/fetch.XXXXXX")
+    for _ in 1 2 3; do
+        (cd "$work" && apt-get -q download "$package") && break
+        apt-get -q update || sleep 2 # a new machine has no lists, or old ones
+    done
+    for name; do
+        dpkg-deb --fsys-tarfile "$work"/*.deb | tar -x -C "$work" "./usr/bin/$name" || return
+        mkdir -p "$tools" && mv "$work/usr/bin/$name" "$tools/$name" || return
+    done
+    rm -rf "$work"
+}
 
 # installed NAME: is what NAME (run, test) needs there and current?
 installed() {
