@@ -92,3 +92,65 @@ def test_workers_are_added_up_and_successors_go_on(tmp_path: Path) -> None:
     assert 'dws_delivery_latency_seconds_bucket{le="0.005"} 20.0' in text
     assert "dws_ready 2.0" in text
     assert "pid=" not in text
+
+
+KILLS = 50
+HOST = """
+import os, signal, sys
+from pathlib import Path
+from daisi_ws import metrics
+from daisi_ws.supervisor.metrics_files import drop_live_gauges
+
+def worker(slot, lane):
+    metrics.use_identifier(f"{slot}{'ab'[lane]}")
+    made = metrics.Metrics()
+    made.connections.labels("user").inc()
+    made.active_connections.labels("user").set(7)
+    made.ready.set(1)
+    made.tally.delivered = 3
+    made.fold()
+    return made
+
+folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+for number in range(kills):
+    slot, lane = number % 2, number // 2 % 2
+    pid = os.fork()
+    if pid == 0:
+        worker(slot, lane)
+        os.kill(os.getpid(), signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    drop_live_gauges(folder, slot, lane)
+print(worker(0, 0).exposition().decode())
+"""
+
+
+def test_killed_workers_leave_their_counts_and_no_ghosts(tmp_path: Path) -> None:
+    """After 50 kills there are the series of one worker, the counts of all, and no more files."""
+
+    def host(kills: int) -> dict[str, float]:
+        folder = tmp_path / str(kills)
+        folder.mkdir()
+        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+        shown = subprocess.run(
+            [sys.executable, "-c", HOST, str(folder), str(kills)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[1],
+        ).stdout
+        lines = (line.rpartition(" ") for line in shown.splitlines() if line[:1] not in "#")
+        return {name: float(value) for name, _, value in lines}
+
+    fresh, worn = host(0), host(KILLS)
+    assert set(worn) == set(fresh)
+    assert worn['dws_connections_total{type="user"}'] == KILLS + 1
+    assert worn['dws_messages_sent_total{type="event"}'] == 3 * (KILLS + 1)
+    assert (
+        worn['dws_active_connections{type="user"}'] == fresh['dws_active_connections{type="user"}']
+    )
+    assert worn["dws_ready"] == 1
+    files = [file.name for file in (tmp_path / str(KILLS)).iterdir()]
+    assert {name.rpartition("_")[2] for name in files} == {"0a.db", "0b.db", "1a.db", "1b.db"}
+    assert len(files) <= 4 * len({name.rpartition("_")[0] for name in files})
