@@ -20,11 +20,13 @@ PROTOCOL: Final = ROOT / "docs/protocol.md"
 OPERATIONS: Final = ROOT / "docs/operations.md"
 CONFIGURATION: Final = ROOT / "docs/configuration.md"
 ARCHITECTURE: Final = ROOT / "docs/architecture.md"
+MONITORING: Final = ROOT / "docs/monitoring.md"
 DECISIONS: Final = ROOT / "docs/decisions.md"
 CHAOS: Final = ROOT / "docs/chaos.md"
 SECURITY: Final = ROOT / "docs/security.md"
 BY_HAND: Final = (
-    README, CHANGELOG, INDEX, PROTOCOL, OPERATIONS, ARCHITECTURE, DECISIONS, CHAOS, SECURITY
+    README, CHANGELOG, INDEX, PROTOCOL, OPERATIONS, MONITORING, ARCHITECTURE, DECISIONS, CHAOS,
+    SECURITY,
 )  # fmt: skip
 ALL: Final = (*BY_HAND, CONFIGURATION)
 
