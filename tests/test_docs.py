@@ -299,8 +299,8 @@ def test_files_and_tests_exist(path: Path) -> None:
         name, _, test = word.split(" ")[0].partition("::")
         if not name.startswith(_PLACES) and not re.fullmatch(r"[\w/]+\.(py|lua|proto)", name):
             continue
-        places = (ROOT / name, ROOT / "daisi_ws" / name, ROOT / "daisi_ws/app" / name)
-        file = next((place for place in places if place.exists()), None)
+        beside = (ROOT, path.parent, ROOT / "daisi_ws", ROOT / "daisi_ws/app")
+        file = next((place / name for place in beside if (place / name).exists()), None)
         assert file is not None, f"{path.name}: no file {name}"
         assert not test or f"def {test}(" in file.read_text(encoding="utf-8"), word
 
