@@ -43,6 +43,11 @@ class Deaths:
         self._rolling = rolling
         self.first_ready_at: float | None = None
 
+    def first_start_over(self, now: float) -> bool:
+        """Return whether a slot that never was ready has had its time."""
+        first = self.first_ready_at
+        return first is not None and now >= first + self._core.timings.boot
+
     def bury(self, life: Life, death: Death, why: str, now: float) -> Verdict:
         """Take the process out of its slot and refill the slot where that is right.
 
@@ -82,8 +87,7 @@ class Deaths:
         return Verdict.GO_ON
 
     def _ends_first_start(self, slot: Slot, life: Life, death: Death, now: float) -> bool:
-        first = self.first_ready_at
-        if slot.was_ready or (first is not None and now >= first + self._core.timings.boot):
+        if slot.was_ready or self.first_start_over(now):
             return False
         if life.boot_failed is not None or death.code == EXIT_BOOT_FAILED:
             return True

@@ -16,6 +16,7 @@ from daisi_ws.supervisor.deaths import Deaths, Verdict, forget_failures
 from daisi_ws.supervisor.rolling import Rolling
 from daisi_ws.supervisor.settings import Timings
 from daisi_ws.supervisor.states import Action, Death, Exit, Forget, Life, Phase, Slot
+from daisi_ws.supervisor.summary import summary
 
 ABORT_SECONDS = 1.0
 """From SIGABRT (the hung worker writes where it hangs) to SIGKILL."""
@@ -56,6 +57,20 @@ class Fleet:
     def stopping(self) -> bool:
         """Whether no process is to be started any more."""
         return self._core.stopping
+
+    def started(self, now: float) -> bool:
+        """Return whether the first start is over: clients can be served."""
+        return self._deaths.first_start_over(now) or all(s.was_ready for s in self._core.slots)
+
+    def status(self) -> str:
+        """Return the state in one line."""
+        core = self._core
+        return summary(
+            core.slots,
+            living=len(core.lives),
+            stopping=core.stopping,
+            rolling=self._rolling.slot,
+        )
 
     def start(self, now: float) -> list[Action]:
         """Fill every slot."""

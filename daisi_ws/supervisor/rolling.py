@@ -40,6 +40,11 @@ class Rolling:
         """When the successor must be ready."""
         return self._deadline
 
+    @property
+    def slot(self) -> Slot | None:
+        """The slot whose turn it is."""
+        return self._slot
+
     def request(self, now: float) -> None:
         """Start, or remember the request while one runs."""
         if self._slot is not None:

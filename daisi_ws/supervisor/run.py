@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from daisi_ws.domain.slots import WorkerContext
 from daisi_ws.supervisor.linux import raise_open_files_limit, set_process_name
 from daisi_ws.supervisor.metrics_files import metrics_directory
+from daisi_ws.supervisor.notify import Manager
 from daisi_ws.supervisor.settings import ReloadResult, SupervisorSettings
 from daisi_ws.supervisor.shell import Shell
 from daisi_ws.supervisor.signals import signal_pipe
@@ -30,8 +31,9 @@ def run_supervisor(
     """Keep `settings.workers` workers running until asked to stop.
 
     Signals: SIGTERM and SIGINT drain and stop (a second one is quick, a third one immediate),
-    SIGHUP reloads the configuration, SIGUSR2 restarts the workers one by one. To be called from
-    the main thread of a process without other threads: it forks.
+    SIGHUP reloads the configuration, SIGUSR2 restarts the workers one by one. A service manager
+    that asks for it (NOTIFY_SOCKET) is told how it goes. To be called from the main thread of a
+    process without other threads: it forks.
 
     :param run_worker: a worker's whole life, called in each forked process with its context; its
         result is the process's exit code. Whatever it needs, it imports itself.
@@ -46,6 +48,8 @@ def run_supervisor(
         signals = stack.enter_context(signal_pipe())
         ports = stack.enter_context(take_ports(settings))
         metrics = stack.enter_context(metrics_directory(settings.metrics_dir))
+        manager = Manager(os.environ)
+        stack.callback(manager.abandon)
         set_process_name("daisi-ws")
         log.info(
             "supervisor started",
@@ -61,6 +65,7 @@ def run_supervisor(
             ports,
             signals,
             metrics,
+            manager,
             run_worker=run_worker,
             reload=reload,
             beside=beside,

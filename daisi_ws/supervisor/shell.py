@@ -19,6 +19,7 @@ from daisi_ws.domain.slots import WorkerContext, grpc_port
 from daisi_ws.supervisor.child import fork_worker
 from daisi_ws.supervisor.fleet import Fleet
 from daisi_ws.supervisor.metrics_files import drop_live_gauges
+from daisi_ws.supervisor.notify import Manager
 from daisi_ws.supervisor.reports import ReportPipe
 from daisi_ws.supervisor.settings import ReloadRefused, ReloadResult, SupervisorSettings
 from daisi_ws.supervisor.signals import SignalPipe
@@ -36,6 +37,7 @@ _PID_1 = 1
 class Shell:
     """Runs a fleet until it has ended.
 
+    :param manager: the service manager, which is told how it goes.
     :param run_worker: called in each forked process; its result is the exit code.
     :param reload: reads and checks the configuration again.
     :param beside: looks after what runs beside the workers.
@@ -47,6 +49,7 @@ class Shell:
         ports: Ports,
         signals: SignalPipe,
         metrics: Path,
+        manager: Manager,
         *,
         run_worker: Callable[[WorkerContext], int],
         reload: Callable[[], ReloadResult],
@@ -56,6 +59,7 @@ class Shell:
         self._ports = ports
         self._signals = signals
         self._metrics = metrics
+        self._manager = manager
         self._run_worker = run_worker
         self._reload = reload
         self._beside = beside
@@ -80,6 +84,7 @@ class Shell:
         """Start the workers, serve until they have all ended, and return the exit code."""
         self._act(self._fleet.start(time.monotonic()))
         while self._exit_code is None:
+            self._tell_manager(time.monotonic())
             ready = self._wait()
             if self._signals.read_end in ready:
                 self._take_signals()
@@ -93,6 +98,12 @@ class Shell:
                 self._beside()
         return self._exit_code
 
+    def _tell_manager(self, now: float) -> None:
+        self._manager.status(self._fleet.status())
+        if self._fleet.started(now) and not self._fleet.stopping:
+            self._manager.ready()
+        self._manager.beat(now)
+
     def close(self) -> None:
         """Let go of the lifeline: a worker that is still there ends itself."""
         os.close(self._lifeline_write)
@@ -101,10 +112,10 @@ class Shell:
             pipe.close_read_end()
 
     def _wait(self) -> set[int]:
-        wakeup = self._fleet.next_wakeup()
         seconds = LONGEST_WAIT_SECONDS
-        if wakeup is not None:
-            seconds = min(seconds, max(0.0, wakeup - time.monotonic()))
+        for wakeup in (self._fleet.next_wakeup(), self._manager.next_beat):
+            if wakeup is not None:
+                seconds = min(seconds, max(0.0, wakeup - time.monotonic()))
         # Rounded up: a wait that ends a little early would spin until the time has come.
         return {fd for fd, _ in self._poll.poll(int(seconds * 1000) + 1)}
 
@@ -113,6 +124,7 @@ class Shell:
             now = time.monotonic()
             match signum:
                 case signal.SIGTERM | signal.SIGINT:
+                    self._manager.stopping()
                     self._act(self._fleet.stop(signum.name, now))
                     self._ports.stop_listening()
                 case signal.SIGUSR2:
@@ -125,12 +137,14 @@ class Shell:
     def _take_reload(self) -> None:
         if self._fleet.stopping:
             return
+        self._manager.reloading()
         result = self._reload()
         if isinstance(result, ReloadRefused):
             log.error("reload refused, nothing changed", problems=list(result.problems))
-            return
-        log.info("configuration reloaded", hot=list(result.hot), restart=list(result.restart))
-        self._act(self._fleet.reload(result.timings))
+        else:
+            log.info("configuration reloaded", hot=list(result.hot), restart=list(result.restart))
+            self._act(self._fleet.reload(result.timings))
+        self._manager.reloaded()
 
     def _take_reports(self, pid: int) -> None:
         pipe = self._pipes[pid]
@@ -221,6 +235,7 @@ class Shell:
     def _drop(self, own: ReportPipe, slot: int) -> None:
         """Close, in a forked child, everything that is not the child's."""
         self._signals.abandon()
+        self._manager.abandon()
         os.close(self._lifeline_write)
         for pipe in (own, *self._pipes.values()):
             pipe.close_read_end()
