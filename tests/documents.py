@@ -16,6 +16,7 @@ ROOT: Final = Path(__file__).parents[1]
 README: Final = ROOT / "README.md"
 CHANGELOG: Final = ROOT / "CHANGELOG.md"
 INDEX: Final = ROOT / "docs/index.md"
+INSTALL: Final = ROOT / "docs/install.md"
 PROTOCOL: Final = ROOT / "docs/protocol.md"
 OPERATIONS: Final = ROOT / "docs/operations.md"
 CONFIGURATION: Final = ROOT / "docs/configuration.md"
@@ -26,8 +27,8 @@ CHAOS: Final = ROOT / "docs/chaos.md"
 SECURITY: Final = ROOT / "docs/security.md"
 BENCH: Final = ROOT / "bench/README.md"
 BY_HAND: Final = (
-    README, CHANGELOG, INDEX, PROTOCOL, OPERATIONS, MONITORING, ARCHITECTURE, DECISIONS, CHAOS,
-    SECURITY, BENCH,
+    README, CHANGELOG, INDEX, INSTALL, PROTOCOL, OPERATIONS, MONITORING, ARCHITECTURE, DECISIONS,
+    CHAOS, SECURITY, BENCH,
 )  # fmt: skip
 ALL: Final = (*BY_HAND, CONFIGURATION)
 

@@ -83,7 +83,7 @@ class SupervisedHost(Host):
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -m daisi_ws "$@"\n')
         program.chmod(0o755)
         self._below("/etc/daisi-ws/config.yaml").write_text(yaml.safe_dump(self._settings))
-        self._configuration.write_text(self._moved(CONFIGURATION.read_text(encoding="utf-8")))
+        self._configuration.write_text(moved(CONFIGURATION.read_text(), self._root))
         with (self._root / "supervisord.out").open("wb") as out:
             self._supervisord = subprocess.Popen(
                 [_tool("supervisord"), "--nodaemon", "--configuration", self._configuration],
@@ -151,15 +151,17 @@ class SupervisedHost(Host):
     def _below(self, path: str) -> Path:
         return self._root / path.removeprefix("/")
 
-    def _moved(self, text: str) -> str:
-        for name in FOLDERS:
-            assert name in text, f"{CONFIGURATION.name} has no {name} any more"
-            text = text.replace(name, str(self._below(name)))
-        text = re.sub(r"(?m)^startsecs = \d+$", "startsecs = 1", text)  # to be quick
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        if hard != resource.RLIM_INFINITY:  # who runs tests may not raise it
-            text = re.sub(r"(?m)^minfds = \d+$", f"minfds = {hard}", text)
-        return text.replace("\nuser = daisi-ws\n", f"\nuser = {getpass.getuser()}\n")
+
+def moved(text: str, root: Path) -> str:
+    """Return `supervisord.conf` for a root and a user of the test."""
+    for name in FOLDERS:
+        assert name in text, f"{CONFIGURATION.name} has no {name} any more"
+        text = text.replace(name, str(root / name[1:]))
+    text = re.sub(r"(?m)^startsecs = \d+$", "startsecs = 1", text)  # to be quick
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY:  # who runs tests may not raise it
+        text = re.sub(r"(?m)^minfds = \d+$", f"minfds = {hard}", text)
+    return text.replace("\nuser = daisi-ws\n", f"\nuser = {getpass.getuser()}\n")
 
 
 @asynccontextmanager
