@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
-DEADLINE: Final = 30.0
+DEADLINE: Final = 60.0
 
 
 class Listener:

@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import xmlrpc.client
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import yaml
+from supervisor.xmlrpc import SupervisorTransport
 
 from tests.cluster import ROOT, Host, Keys
 from tests.processes import command_line, wait_until_gone
@@ -27,7 +29,7 @@ CONFIGURATION: Final = ROOT / "supervisord.conf"
 PROGRAM: Final = "daisi-ws"
 FOLDERS: Final = ("/opt/daisi-ws/bin", "/etc/daisi-ws", "/run/daisi-ws", "/var/log/daisi-ws",
                   "/var/lib/daisi-ws")  # fmt: skip
-DEADLINE: Final = 30.0
+DEADLINE: Final = 60.0
 
 
 class SupervisedHost(Host):
@@ -67,8 +69,8 @@ class SupervisedHost(Host):
 
     @property
     def pid(self) -> int:
-        """The process ID of the daisi-ws supervisor, as supervisord knows it."""
-        return int(self.control("pid", PROGRAM))
+        """The process ID of the daisi-ws supervisor, as supervisord knows it; 0: none."""
+        return self._known()[1]
 
     @property
     def returncode(self) -> int | None:
@@ -99,7 +101,7 @@ class SupervisedHost(Host):
         """Return what `supervisorctl` says."""
         command = [_tool("supervisorctl"), "--configuration", str(self._configuration), *words]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=DEADLINE * 2, check=False
+            command, capture_output=True, text=True, timeout=DEADLINE, check=False
         )
         return done.stdout.strip()
 
@@ -107,11 +109,11 @@ class SupervisedHost(Host):
         """Wait until supervisord says that the program is in a state, with another process."""
         deadline = time.monotonic() + DEADLINE
         while True:
-            said = await asyncio.to_thread(self.control, "status", PROGRAM)
-            if f" {state} " in f"{said} " and f"pid {other_than}," not in said:
+            name, pid = self._known()
+            if name == state and pid != (other_than or -1):
                 return
-            assert time.monotonic() < deadline, self.report(f"is not {state}: {said}")
-            await asyncio.sleep(0.1)
+            assert time.monotonic() < deadline, self.report(f"is not {state}: {name}, {pid}")
+            await asyncio.sleep(0.05)
 
     def signal(self, number: signal.Signals) -> None:
         """Have supervisord signal the program, as an operator does."""
@@ -124,14 +126,14 @@ class SupervisedHost(Host):
 
     def remember(self) -> set[int]:
         """Note and return every process of the host."""
-        now = {self.pid, *self.worker_pids()}
+        now = {self.pid, *self.worker_pids()} - {0}
         self._pids |= now
         return now
 
     async def close(self) -> None:
         """End supervisord, and whatever is left of the host."""
         assert self._supervisord is not None
-        with suppress(ValueError):
+        with suppress(OSError, xmlrpc.client.Error):
             self.remember()
         self._supervisord.terminate()
         try:
@@ -143,6 +145,16 @@ class SupervisedHost(Host):
             if "daisi_ws serve" in command_line(pid):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self._root)
+
+    def _known(self) -> tuple[str, int]:
+        """Return the program's state and process ID, asked for without a process of its own."""
+        transport = SupervisorTransport(
+            serverurl=f"unix://{self._below('/run/daisi-ws/supervisord.sock')}"
+        )
+        with xmlrpc.client.ServerProxy("http://supervisord", transport) as server:
+            info = server.supervisor.getProcessInfo(PROGRAM)
+        assert isinstance(info, dict)
+        return str(info["statename"]), int(str(info["pid"]))
 
     @property
     def _configuration(self) -> Path:

@@ -18,6 +18,8 @@ from tests.ops.dockerfile import INSTALLED, SITE, build, context, environment, s
 from tests.ops.manifests import BASE, container, document
 from tests.processes import children, wait_until_gone
 
+pytestmark = pytest.mark.timeout(180)  # whoever comes first builds
+
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -111,7 +113,7 @@ async def test_the_program_is_a_good_pid_1(
     host.program = str(image / "bin/daisi-ws")
     host.start()
     try:
-        await host.wait_ready()
+        await host.wait_ready(60)
         workers = children(host.first)
         assert len(workers) == host.workers
         assert '"pid":1,' in host.log_text()
@@ -121,7 +123,7 @@ async def test_the_program_is_a_good_pid_1(
         (orphan,) = entries(host.first) - workers
         await until(lambda: gone(orphan, host.first), 30, "nobody reaped it")
         os.kill(host.first, signal.SIGTERM)
-        assert await host.wait() == 0
-        assert not wait_until_gone(workers)
+        assert await host.wait(60) == 0
+        assert not wait_until_gone(workers, 30)
     finally:
         await host.close()

@@ -15,7 +15,6 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +26,7 @@ from tests.e2e.scene import until
 from tests.ops.dockerfile import environment
 from tests.ops.manifests import has_kustomize
 from tests.ops.supervised import CONFIGURATION, moved
-from tests.processes import is_alive, wait_until_gone
+from tests.processes import command_line, wait_until_gone
 
 SYSTEM: Final = re.compile(r"(?<![\w/.-])/(opt|etc|var|run)/(?=daisi-ws|lib|log|systemd)")
 CLONED: Final = (
@@ -107,10 +106,17 @@ class Page:
             capture_output=True,
             text=True,
             check=False,
-            timeout=50,
+            timeout=120,
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+
+def managers(root: Path) -> set[int]:
+    """Return the supervisords that run below a root: they have left those who started them."""
+    processes = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    ours = f"{root}/etc/daisi-ws/supervisord.conf"
+    return {pid for pid in processes if ours in command_line(pid)}
 
 
 @pytest.fixture
@@ -121,7 +127,7 @@ def root() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_host_with_supervisord(
     root: Path, tmp_path: Path, redis_url: str, nats_url: str
 ) -> None:
@@ -136,17 +142,17 @@ async def test_a_host_with_supervisord(
         program = root / "opt/daisi-ws/bin" / name
         program.write_text(f'#!/bin/sh\nexec {program.parent}/python -m supervisor.{name} "$@"\n')
         program.chmod(0o755)
-    await page.run(start)
-    manager = int((root / "run/daisi-ws/supervisord.pid").read_text())
     log = root / "var/log/daisi-ws/daisi-ws.log"
     try:
-        await host.wait_ready(30)
+        await page.run(start)
+        await host.wait_ready(60)
+        (manager,) = managers(root)
         shell = control.partition("ctl status")[0]
 
         async def running() -> bool:
             return "RUNNING" in await page.run(f"{shell}ctl status || true")
 
-        await until(running, 30, "it is not RUNNING")
+        await until(running, 60, "it is not RUNNING")
         said = await page.run(control)
         assert "daisi-ws: signalled" in said
         assert "daisi-ws: started" in said
@@ -154,10 +160,9 @@ async def test_a_host_with_supervisord(
         assert '"configuration reloaded"' in log.read_text()
         assert not wait_until_gone([manager], 30)
     finally:
-        if is_alive(manager):
-            with suppress(ProcessLookupError):
-                os.kill(manager, signal.SIGTERM)
-            wait_until_gone([manager], 50)
+        for left in managers(root):
+            os.kill(left, signal.SIGTERM)
+            wait_until_gone([left], 50)
     secrets = root / "etc/daisi-ws/secrets.env"
     assert secrets.stat().st_mode & 0o077 == 0
     assert "Traceback" not in log.read_text()

@@ -274,6 +274,7 @@ async def answer(host: Host, probe: str) -> int:
         return 0
 
 
+@pytest.mark.timeout(120)
 async def test_a_pod_that_waits_for_redis_lives_and_is_not_ready(
     tmp_path: Path, nats_url: str
 ) -> None:
@@ -295,7 +296,7 @@ async def test_a_pod_that_waits_for_redis_lives_and_is_not_ready(
         async def started() -> bool:
             return await answer(host, "startup") == 200
 
-        await until(started, 30, "it did not start")
+        await until(started, 50, "it did not start")
         assert await answer(host, "liveness") == 200
         assert await answer(host, "readiness") == 503
     finally:

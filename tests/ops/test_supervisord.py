@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import pytest
 from nats.aio.client import Client as NatsClient
 
 from daisi_ws.config import testing_config
@@ -19,7 +20,7 @@ from daisi_ws.domain.deadlines import deadlines
 from tests.cluster import HOST, Cluster
 from tests.e2e.deploy import Feed, Plan, crowd, everybody_ready, judged, restart, settled
 from tests.e2e.scene import until
-from tests.ops.supervised import CONFIGURATION, PROGRAM, SupervisedHost, supervised
+from tests.ops.supervised import CONFIGURATION, DEADLINE, PROGRAM, SupervisedHost, supervised
 from tests.processes import is_alive, wait_until_gone
 
 PLAN = Plan(moves=10, resumes=5, plain=5, rate=50, restarts=1, pace=25, drain=3)
@@ -101,6 +102,7 @@ async def replaced(host: SupervisedHost, victim: int) -> bool:
     return len(workers) == host.workers and victim not in workers
 
 
+@pytest.mark.timeout(180)
 async def test_deploy_and_stop_under_load(
     tmp_path: Path, redis_url: str, nats: NatsClient, nats_url: str
 ) -> None:
@@ -134,11 +136,12 @@ async def test_deploy_and_stop_under_load(
         assert "success: daisi-ws entered RUNNING state" in host.manager_log_text()
         assert '"supervisor stopped"' in host.log_text()
         assert '"exit_code":0' in host.log_text().splitlines()[-1]
-        assert not wait_until_gone(before | after)
+        assert not wait_until_gone(before | after, DEADLINE)
         assert refuses(host)
         assert "Traceback" not in host.log_text()
 
 
+@pytest.mark.timeout(180)
 async def test_recovers_from_crashes(tmp_path: Path, redis_url: str, nats_url: str) -> None:
     """A worker that is killed is replaced; so is the whole host when its supervisor is killed.
 
@@ -150,13 +153,13 @@ async def test_recovers_from_crashes(tmp_path: Path, redis_url: str, nats_url: s
         first = host.remember() - {supervisor}
         victim = min(first)
         os.kill(victim, signal.SIGKILL)
-        await until(lambda: replaced(host, victim), 20, "no new worker")
-        await host.wait_ready()
+        await until(lambda: replaced(host, victim), DEADLINE, "no new worker")
+        await host.wait_ready(DEADLINE)
         assert host.pid == supervisor
         second = host.remember()
         os.kill(supervisor, signal.SIGKILL)
         await host.until_state("RUNNING", other_than=supervisor)
-        await host.wait_ready()
-        assert not wait_until_gone(first | second)
+        await host.wait_ready(DEADLINE)
+        assert not wait_until_gone(first | second, DEADLINE)
         assert is_alive(host.pid)
         assert not host.remember() & second

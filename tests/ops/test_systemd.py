@@ -17,11 +17,13 @@ from daisi_ws.config import testing_config
 from daisi_ws.domain.deadlines import deadlines
 from daisi_ws.embedded import free_ports
 from tests.cluster import ROOT, Host, Keys
-from tests.ops.listening import Listener
+from tests.ops.listening import DEADLINE, Listener
 
 UNIT: Final = ROOT / "conf/systemd/daisi-ws.service"
 WATCHDOG_SECONDS: Final = 0.5
 VALID: Final = "log: {level: info}"
+
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ async def test_systemd_is_told_how_it_goes(
         booting = listener.until(READY="1")
         assert '"all workers ready"' in host.log_text(), "READY came too early"
         assert booting[0] == {"STATUS": "0 of 2 workers ready"}
-        await host.wait_ready()
+        await host.wait_ready(DEADLINE)
 
         (tmp_path / "config.yaml").write_text("log: {level: loud}")
         host.signal(signal.SIGHUP)
@@ -68,7 +70,7 @@ async def test_systemd_is_told_how_it_goes(
         host.signal(signal.SIGTERM)
         listener.until(STOPPING="1")
         listener.until(STATUS="stopping, ")
-        assert await host.wait() == 0
+        assert await host.wait(DEADLINE) == 0
     finally:
         await host.close()
     said = [name for message in listener.messages for name in message]
@@ -82,7 +84,7 @@ async def test_ready_waits_for_redis(tmp_path: Path, nats_url: str, listener: Li
     try:
         told = ""
         while "redis" not in told:
-            message = listener.take(30)
+            message = listener.take(DEADLINE)
             assert message is not None, "nothing more was said"
             assert "READY" not in message
             told = message.get("STATUS", "")
@@ -98,14 +100,14 @@ async def test_watchdog_hears_nothing_of_a_supervisor_that_stands_still(
     host = host_of(tmp_path, redis_url, nats_url, listener)
     host.start()
     try:
-        await host.wait_ready()
+        await host.wait_ready(DEADLINE)
         listener.until(WATCHDOG="1")
         os.kill(host.pid, signal.SIGSTOP)
         while listener.take(2 * WATCHDOG_SECONDS) is not None:
             pass  # said before
         os.kill(host.pid, signal.SIGCONT)
         listener.until(WATCHDOG="1")
-        assert await host.stop() == 0
+        assert await host.stop(DEADLINE) == 0
     finally:
         await host.close()
 
