@@ -27,8 +27,9 @@ from tests.processes import command_line, wait_until_gone
 
 CONFIGURATION: Final = ROOT / "supervisord.conf"
 PROGRAM: Final = "daisi-ws"
-FOLDERS: Final = ("/opt/daisi-ws/bin", "/etc/daisi-ws", "/run/daisi-ws", "/var/log/daisi-ws",
-                  "/var/lib/daisi-ws")  # fmt: skip
+FOLDERS: Final = (
+    "/opt/daisi-ws/bin", "/etc/daisi-ws", "/run/daisi-ws", "/var/log/daisi-ws", "/var/lib/daisi-ws"
+)  # fmt: skip
 DEADLINE: Final = 60.0
 
 
@@ -49,16 +50,14 @@ class SupervisedHost(Host):
         keys: Keys,
         settings: Mapping[str, object],
         workers: int = 2,
-        environment: Mapping[str, str] | None = None,
     ) -> None:
-        own = {"DAISI_WS_SERVER_WORKERS": str(workers)}
         super().__init__(
             folder,
             redis_url,
             nats_url,
             keys=keys,
             workers=workers,
-            environment={**own, **(environment or {})},
+            environment={"DAISI_WS_SERVER_WORKERS": str(workers)},
         )
         # The socket's path must fit into 108 bytes: sun_path of unix(7).
         self._root = Path(tempfile.mkdtemp(prefix="sv-", dir="/tmp"))

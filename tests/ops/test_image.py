@@ -55,6 +55,9 @@ def test_the_build_installs_the_command(image: Path) -> None:
     command = [str(image / "bin/daisi-ws"), "--help"]
     said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
     assert "serve" in said.stdout
+    where = [str(image / "bin/python"), "-c", "import daisi_ws; print(daisi_ws.__file__)"]
+    place = subprocess.check_output(where, text=True, env=environment(), cwd=image)
+    assert Path(place).is_relative_to(image)
     (package,) = (image / "lib").glob("python3*/site-packages/daisi_ws")
     assert (package / "adapters/lua/claim_host.lua").exists()
     assert not (package.parent / "tests").exists()
