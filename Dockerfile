@@ -14,7 +14,7 @@ ENV PATH=/opt/daisi-ws/bin:$PATH
 # Nothing is written but metric files in /tmp: the root may be read-only.
 WORKDIR /tmp
 USER 10001:10001
-EXPOSE 8080 50051
+EXPOSE 8080 9464 50051
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["daisi-ws"]
 CMD ["serve"]

@@ -111,7 +111,11 @@ async def test_the_program_is_a_good_pid_1(
         redis_url,
         nats_url,
         keys=Keys(),
-        environment={"PYTHONPATH": SITE, "DAISI_WS_SERVER_SHUTDOWN_DELAY_SECONDS": "0.1"},
+        environment={
+            "PYTHONPATH": SITE,
+            "DAISI_WS_SERVER_SHUTDOWN_DELAY_SECONDS": "0.1",
+            "DAISI_WS_SERVER_METRICS_PORT": "0",
+        },
     )
     host.program = str(image / "bin/daisi-ws")
     host.start()

@@ -14,6 +14,7 @@ from daisi_ws.domain.deadlines import deadlines
 from daisi_ws.embedded import free_ports
 from tests.cluster import Host, Keys
 from tests.e2e.scene import until
+from tests.ops.alerts import REMAKE, prometheus_rule
 from tests.ops.manifests import (
     BASE,
     KUSTOMIZATION,
@@ -45,18 +46,21 @@ with_kustomize = pytest.mark.skipif(not has_kustomize(), reason="no kubectl on t
 def validated(documents: list[Document]) -> list[str]:
     """Hold documents against the schemas of the oldest and the newest cluster; return the kinds."""
     for one in documents:
-        if one["kind"] == "PodMonitor":
-            validate_pod_monitor(one)
+        if one["apiVersion"] == "monitoring.coreos.com/v1":
+            validate_monitoring(one)
             continue
         for version in (OLDEST_CLUSTER, kubernetes_validate.latest_version()):
             kubernetes_validate.validate(one, version, strict=True)
     return sorted(one["kind"] for one in documents)
 
 
-def validate_pod_monitor(one: Document) -> None:
-    """Hold a PodMonitor against the operator's reference, as far as we use it."""
-    assert one["apiVersion"] == "monitoring.coreos.com/v1"
+def validate_monitoring(one: Document) -> None:
+    """Hold what is for the Prometheus operator against its reference, as far as we use it."""
     assert set(one) == {"apiVersion", "kind", "metadata", "spec"}
+    if one["kind"] == "PrometheusRule":
+        assert set(one["spec"]) == {"groups"}
+        return
+    assert one["kind"] == "PodMonitor"
     assert set(one["spec"]) == {"selector", "podMetricsEndpoints"}
     for endpoint in one["spec"]["podMetricsEndpoints"]:
         assert set(endpoint) == {"port", "path", "interval", "scrapeTimeout"}
@@ -92,7 +96,7 @@ def pod() -> Document:
 
 def test_every_resource_is_valid() -> None:
     """All files by themselves, by the schemas of Kubernetes itself."""
-    assert len(validated(resources(OVERLAY))) == 8
+    assert len(validated(resources(OVERLAY))) == 9
 
 
 @each_folder
@@ -127,6 +131,12 @@ def test_kustomize_makes_valid_manifests_of_the_example() -> None:
     assert container(deployment)["envFrom"] == [{"secretRef": {"name": names["Secret"]}}]
     assert spec["volumes"][0]["configMap"]["name"] == names["ConfigMap"] != "daisi-ws"
     assert {one["metadata"].get("namespace", "daisi-ws") for one in made} == {"daisi-ws"}
+
+
+def test_the_alerts_are_those_of_prometheus() -> None:
+    """The operator gets what `conf/prometheus` has, which promtool has tested."""
+    file = MONITORING / "prometheusrule.yaml"
+    assert file.read_text(encoding="utf-8") == prometheus_rule(), REMAKE
 
 
 # -- configuration and keys -----------------------------------------------------------------------
@@ -182,21 +192,26 @@ def test_the_ports_are_the_configurations() -> None:
             each["name"]: each["containerPort"]
             for each in container(of_kind("Deployment"))["ports"]
         }
-        assert ports == {"http": server.http_port, "grpc": server.grpc_port}
+        assert ports == {
+            "http": server.http_port,
+            "metrics": server.metrics_port,
+            "grpc": server.grpc_port,
+        }
         pods = {
             "protocol": "TCP",
             "port": server.grpc_port,
             "endPort": server.grpc_port + 2 * server.workers - 1,
         }
         policy = of_kind("NetworkPolicy")["spec"]
-        clients, peers = policy["ingress"]
+        clients, scrapes, peers = policy["ingress"]
+        assert scrapes["ports"] == [{"protocol": "TCP", "port": server.metrics_port}]
         assert clients == {"ports": [{"protocol": "TCP", "port": server.http_port}]}
         assert peers["ports"] == policy["egress"][0]["ports"] == [pods]
         assert peers["from"] == policy["egress"][0]["to"] == [{"podSelector": selector()}]
         assert {each["port"] for each in policy["egress"][1]["ports"]} == servers(folder)
     (service,) = of_kind("Service")["spec"]["ports"]
     (endpoint,) = of_kind("PodMonitor", MONITORING)["spec"]["podMetricsEndpoints"]
-    assert service["targetPort"] == endpoint["port"] == "http"
+    assert (service["targetPort"], endpoint["port"]) == ("http", "metrics")
     assert endpoint["path"] == "/metrics"
 
 
@@ -288,6 +303,7 @@ async def test_a_pod_that_waits_for_redis_lives_and_is_not_ready(
         environment={
             "DAISI_WS_CONFIG": str(BASE / "config.yaml"),
             "DAISI_WS_SERVER_SHUTDOWN_DELAY_SECONDS": "0.1",
+            "DAISI_WS_SERVER_METRICS_PORT": "0",
         },
     )
     host.start()
