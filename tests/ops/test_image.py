@@ -125,9 +125,10 @@ async def test_the_program_is_a_good_pid_1(
         assert len(workers) == host.workers
         assert '"pid":1,' in host.log_text()
         # A process whose parent ends becomes a child of PID 1.
-        inside = ["nsenter", "--target", str(host.first), "--pid", "sh", "-c", "sleep 1 &"]
+        inside = ["nsenter", "--target", str(host.first), "--pid", "sh", "-c", "sleep 60 &"]
         await asyncio.to_thread(subprocess.run, inside, check=True)
         (orphan,) = entries(host.first) - workers
+        os.kill(orphan, signal.SIGKILL)
         await until(lambda: gone(orphan, host.first), 30, "nobody reaped it")
         os.kill(host.first, signal.SIGTERM)
         assert await host.wait(60) == 0
