@@ -93,6 +93,9 @@ class Membership:
         self._leased_at = clock()
         self._judged = asyncio.Event()
         self._wake = asyncio.Event()
+        self._looks = 0
+        self._spoke: dict[str, int] = {}
+        """How many looks at the others had begun when a pod last spoke."""
         self.known: dict[str, PodRecord] = {}
         self.refreshed_at: float | None = None
         self.catching_up = False
@@ -163,6 +166,10 @@ class Membership:
         record = await self._pods.get(pod_id)
         return None if record is None else record.address
 
+    def heard(self, pod_id: str) -> None:
+        """Note that a pod asked something: a look that began before cannot tell that it is gone."""
+        self._spoke[pod_id] = self._looks
+
     def look_around(self) -> None:
         """Tell the router who lives, and who must be given every event for now."""
         if self._routes.tracking and not self._doubted:
@@ -215,6 +222,7 @@ class Membership:
         self._incarnation = incarnation
 
     async def _see_others(self, own: str) -> None:
+        self._looks = look = self._looks + 1
         seen = {r.pod_id: r for r in await self._pods.records() if r.pod_id != own}
         absent = self.known.keys() | self._peers.pending()
         gone = [pod_id for pod_id in absent - seen.keys() if self._is_gone(pod_id)]
@@ -222,12 +230,12 @@ class Membership:
             # They were looked for in other data, which came between: they will register there.
             gone = []
             self.wake()
-        for pod_id in gone:
-            self.known.pop(pod_id, None)
+        # Who has come back meanwhile was told from where on it is given everything.
+        gone = [pod_id for pod_id in gone if self._spoke.get(pod_id, 0) < look]
         self.known.update(seen)
-        for pod_id in gone:
-            await self._bury(pod_id)
+        named = [(interest, pod_id) for pod_id in gone for interest in self._bury(pod_id)]
         self.look_around()
+        await asyncio.gather(*(self._routes.forget_pod(*route) for route in named))
 
     def _is_gone(self, pod_id: str) -> bool:
         """Tell whether a pod without lease is gone, and not only slower to register (again).
@@ -240,11 +248,13 @@ class Membership:
         since = self._away_at if registered else self._steady_since
         return self._clock() - since > self._lease()
 
-    async def _bury(self, pod_id: str) -> None:
+    def _bury(self, pod_id: str) -> list[str]:
+        """Forget a pod; return the interests whose routes name it."""
         log.warning("pod is gone", pod=pod_id)
+        self.known.pop(pod_id, None)
+        self._spoke.pop(pod_id, None)
         self._peers.drop(pod_id)
-        named = self._router.forget_pod(pod_id)
-        await asyncio.gather(*(self._routes.forget_pod(interest, pod_id) for interest in named))
+        return self._router.forget_pod(pod_id)
 
     # -- coming back ------------------------------------------------------------------------------
 

@@ -360,6 +360,7 @@ class Parts:
         )
 
     async def _barrier(self, source: str, interests: Iterable[str]) -> Position | None:
+        self.membership.heard(source)
         if self.router.meet([source]):
             self.membership.wake()
         # Who can ask is alive, and waits for what is queued for it.

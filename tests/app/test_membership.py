@@ -137,6 +137,43 @@ async def test_redis_emptied_while_others_are_looked_for_buries_nobody(
     await until(lambda: tab.seqs() == seqs)
 
 
+async def test_who_comes_back_while_it_is_taken_for_dead_misses_nothing(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told from where on it is given everything: what waits for it is not dropped."""
+    reader, other = await roles(pods, nats)
+    tab = await other.user("bob")
+    await until(lambda: other.pod_id in reader.parts.membership.known)
+    records, looked = reader.parts.pods.records, asyncio.Event()
+    seqs: list[int] = []
+
+    async def before_it_came_back() -> list[PodRecord]:
+        if looked.is_set():
+            return await records()
+        looked.set()
+        await redis.delete(f"pod:{other.pod_id}")
+        without_it = await records()
+        caught_up = count(other, "complete")
+        other.parts.membership.wake()
+        await until(lambda: count(other, "complete") > caught_up)
+        other.parts.delivery.shut(True)
+        seqs.extend([await publish(nats) for _ in range(3)])
+        await until(lambda: reader.parts.ingest.position == seqs[-1])
+        return without_it
+
+    monkeypatch.setattr(reader.parts.pods, "records", before_it_came_back)
+    await until(lambda: bool(seqs) and looked.is_set() and reader.parts.ingest.position == seqs[-1])
+    seqs.append(await publish(nats))
+    await until(lambda: reader.parts.ingest.position == seqs[-1])
+    other.parts.delivery.shut(False)
+    await until(lambda: tab.seqs() == seqs)
+
+
+def count(pod: InProcessPod, outcome: str) -> float:
+    """Return how many catch-ups ended so."""
+    return float(pod.parts.metrics.catch_ups.labels(outcome)._value.get())
+
+
 async def test_a_pod_answers_for_itself_only(
     pods: list[InProcessPod], nats: NatsClient, redis: Redis
 ) -> None:

@@ -336,6 +336,7 @@ class SimPod:
     # -- as in Parts ------------------------------------------------------------------------------
 
     async def _barrier(self, source: str, interests: Iterable[str]) -> Position | None:
+        self.membership.heard(source)
         if self.router.meet([source]):
             self.membership.wake()
         return await self.ingest.barrier(interests)
