@@ -25,6 +25,8 @@ class Position:
     - an event that is given again, in a hole that the gateway told (`gap`), or in the thread that
       was not looked at while the client was away. Such a hole is a :class:`Backlog`; while there
       is one, the position stays before it.
+      What came in a thread before it was chosen is nothing that was missed there: a replay of
+      everything brings it, too, and it is held back.
     - in `shared` mode any event. Within the window below the highest sequence what was not seen
       is let through; below the window only what lies in a hole.
 
@@ -169,6 +171,7 @@ class Position:
         backlogs = self._backlogs(of_thread)
         near = seq > self._top - WINDOW
         new = seq not in self._seen if near else any(b.is_missing(seq) for b in backlogs)
+        new = new and not self._came_before_the_choice(event, seq)
         if new:
             self.reordered += seq < self._top and not backlogs
             self._top = max(self._top, seq)
@@ -180,6 +183,9 @@ class Position:
             backlog.came(seq)
         self._settle()
         return new
+
+    def _came_before_the_choice(self, event: Event, seq: int) -> bool:
+        return self._joined is not None and seq <= self._joined and event.is_of_thread()
 
     def _backlogs(self, of_thread: bool) -> list[Backlog]:
         """Return what an event may be missing from: a replay of all brings the thread, too."""

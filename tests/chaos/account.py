@@ -56,6 +56,11 @@ class Choice:
     sure: int = ENDLESS
     until: int = ENDLESS
 
+    def complete(self, top: int) -> int:
+        """Return up to where nothing of it is missing, `top` being what the client has got."""
+        upto = min(self.sure, top)
+        return upto if self.after == ENDLESS else max(upto, self.after)
+
 
 @dataclass(slots=True)
 class Gap:
@@ -204,8 +209,8 @@ class Account:
         after = min((gap.after for gap in self._passing("")), default=self.top)
         if chat and self.choices and self.choices[-1].chat == chat:
             # Asked for a second time, it is what the first answer did not give.
-            known = [gap.after for gap in self._passing(chat)]
-            after = min([*known, self.choices[-1].sure, self.top])
+            first = [gap.after for gap in self._passing(chat)]
+            after = min(first, default=self.choices[-1].complete(self.top))
         self.gaps.append(Gap(after, seq, reason, at, self._left_at(), chat))
 
     def _passing(self, chat: str) -> list[Gap]:

@@ -167,6 +167,17 @@ def test_a_thread_may_be_too_busy_more_than_once() -> None:
     assert judge(client, stream).verdict == Verdict()
 
 
+def test_a_thread_in_which_nothing_came_is_missed_from_where_it_was_chosen() -> None:
+    """Not from the last event before that."""
+    client = account()
+    client.chose("one", 20)
+    back(client, 25, recovered=True)
+    client.not_given(30, "unavailable", 3.0, "one")
+    client.chose("one", 30)
+    assert client.took_up("one")
+    assert judge(client, published(one=[15, 22])).lost == [22]
+
+
 def test_a_thread_that_was_left_is_not_demanded_when_it_is_chosen_anew() -> None:
     """What could not be given then is nobody's question any more."""
     client = account()

@@ -6,12 +6,16 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daisi_ws.client import Event, Position, Ready
+from daisi_ws.client import Event, Gap, Position, Ready, Resumed, decode
 from daisi_ws.client.position import WINDOW
 
 
 def event(seq: int | None) -> Event:
     return Event(payload=msgspec.Raw(b"{}"), seq=seq)
+
+
+def of_thread(seq: int) -> Event:
+    return Event(payload=msgspec.Raw(b'{"event_type":"message"}'), seq=seq)
 
 
 @given(st.lists(st.integers(1, 40), max_size=120))
@@ -57,3 +61,19 @@ def test_events_without_sequence_pass() -> None:
     position = Position()
     assert position.take(event(None))
     assert position.take(event(None))
+
+
+def test_what_came_in_a_thread_before_it_was_chosen_was_not_missed() -> None:
+    """A replay of everything since a gap brings it, too: below what the thread has shown."""
+    position = Position()
+    position.start(Ready(stream="s@1", seq=10, reason="unavailable"))
+    gap = decode(b'{"type":"gap","payload":{"from_seq":11,"to_seq":13,"dropped":3}}')
+    assert isinstance(gap, Gap)
+    position.gap(gap)
+    position.choose_thread()
+    position.thread_joined(20)
+    assert position.take(of_thread(21))
+    position.resumed(Resumed(stream="s@1", seq=10, recovered=True, replayed=4))
+    taken = [position.take(e) for e in (event(12), of_thread(18), of_thread(21), of_thread(22))]
+    assert taken == [True, False, False, True]
+    assert (position.seq, position.thread) == (22, 22)
