@@ -17,6 +17,9 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from daisi_ws.adapters.nats_framing import Taker
+from daisi_ws.adapters.nats_subscriber import Subscriber
+from daisi_ws.adapters.nats_transport import DirectTransport, put_under
 from daisi_ws.domain.errors import Unavailable
 
 API: Final = "$JS.API"
@@ -58,6 +61,8 @@ class NatsConnection:
         self._settings = settings
         self._name = name
         self._client = Client()
+        self._transport: DirectTransport | None = None
+        self._sending: set[asyncio.Task[None]] = set()
         self._on_up: list[Callable[[], None]] = []
         self._on_down: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -99,12 +104,14 @@ class NatsConnection:
             "user_credentials": settings.credentials_file or None,
             "tls": settings.tls,
         }
+        urls = [part.strip() for part in settings.url.split(",")]
         self._client = Client()
+        self._transport = put_under(self._client, urls)
         try:
             # The client that never gives up a lost connection never gives up a first one either.
             async with asyncio.timeout(FIRST_CONNECT_SECONDS):
                 await self._client.connect(
-                    servers=[part.strip() for part in settings.url.split(",")],
+                    servers=urls,
                     name=self._name,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
@@ -124,6 +131,31 @@ class NatsConnection:
             self.problem = str(error) or type(error).__name__
             raise Unavailable(f"NATS is away: {self.problem}") from None
         await self._connected()
+
+    def subscriber(self, taker: Taker) -> Subscriber:
+        """Return a subscription to begin, whose messages `taker` gets."""
+        return Subscriber(self._client, self._transport, taker)
+
+    def acknowledge(self, reply: str) -> None:
+        """Publish an empty message: at once if that can be, before what was published earlier."""
+        direct = self._transport
+        if direct is None or not self.up or not direct.publish_empty(reply):
+            self.publish(reply)
+
+    def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Publish in the background what may be lost.
+
+        :param failed: called if it was not sent.
+        """
+        task = asyncio.create_task(self._publish(subject, payload, reply, failed))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     async def request(
         self, subject: str, body: Mapping[str, object], timeout: float = API_TIMEOUT_SECONDS
@@ -159,6 +191,15 @@ class NatsConnection:
                 await self._client.close()
         except (NatsError, OSError, TimeoutError):
             log.info("nats did not close in time")
+
+    async def _publish(
+        self, subject: str, payload: bytes, reply: str, failed: Callable[[], None]
+    ) -> None:
+        try:
+            await self._client.publish(subject, payload, reply=reply)
+        except NatsError as error:
+            log.debug("not sent", subject=subject, problem=str(error))
+            failed()
 
     async def _connect_first(self) -> None:
         said = False

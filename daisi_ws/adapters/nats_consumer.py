@@ -11,31 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 
 import structlog
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from daisi_ws.adapters import trace
-from daisi_ws.adapters.nats_binding import ConsumerGone, ConsumerMismatch, NatsBinding, StreamGone
-from daisi_ws.adapters.nats_connection import (
-    API,
-    API_TIMEOUT_SECONDS,
-    ApiError,
-    NatsConnection,
-)
+from daisi_ws.adapters.nats_acks import Acks
+from daisi_ws.adapters.nats_binding import ConsumerMismatch, NatsBinding
+from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
+from daisi_ws.adapters.nats_consumer_view import NatsConsumerView
+from daisi_ws.adapters.nats_headers import DESCRIPTION, STATUS
 from daisi_ws.adapters.nats_pulls import Pulls
 from daisi_ws.adapters.nats_stream import JetStream, StreamMissing, request_id_of
-from daisi_ws.app.ports import Bounds, Received, StreamHandler
-from daisi_ws.app.readiness_ports import ConsumerState
+from daisi_ws.adapters.nats_subscriber import Subscriber
+from daisi_ws.app.ports import Received, StreamHandler
 from daisi_ws.domain import consumer
 from daisi_ws.domain.consumer import ConsumerSettings
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.streams import Point
-from daisi_ws.domain.subjects import FILTER
 
 WRONG_PIN: Final = "423"
 ENDED: Final = ("404", "408", "409")
@@ -47,7 +42,7 @@ _TICK_SECONDS: Final = 0.25
 log = structlog.get_logger(__name__)
 
 
-class NatsConsumer:
+class NatsConsumer(NatsConsumerView):
     """:class:`daisi_ws.app.ports.Stream` over JetStream.
 
     :param outstanding: how many messages may be asked for and not yet received.
@@ -63,15 +58,14 @@ class NatsConsumer:
         outstanding: int,
         known_position: Callable[[], int],
     ) -> None:
+        super().__init__(stream, NatsBinding(connection, stream, settings))
         self._connection = connection
-        self._stream = stream
         self._settings = settings
-        self._binding = NatsBinding(connection, stream, settings)
         self._pulls = Pulls(settings, outstanding, time.monotonic)
         self._known_position = known_position
         self._others = Point("", 0)
         self._handler: StreamHandler | None = None
-        self._subscription: Subscription | None = None
+        self._subscriber: Subscriber | None = None
         self._inbox = ""
         self._push_subject = ""
         self._push_group = ""
@@ -82,11 +76,9 @@ class NatsConsumer:
         self._tracing = trace.tracing()
         self._keeper: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._acks: set[asyncio.Task[None]] = set()
+        self._acks = Acks(connection.acknowledge, cumulative=settings.mode == "ordered")
         self.lag = 0
         self.problem = "not bound yet"
-        self.stream_problem = ""
-        self.stream_seen = 0
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -146,6 +138,7 @@ class NatsConsumer:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+        self._acks.flush()
         try:
             async with asyncio.timeout(_RESIGN_SECONDS):
                 await self._drain()
@@ -160,10 +153,7 @@ class NatsConsumer:
 
     def ack(self, replies: Sequence[str]) -> None:
         """See :meth:`Stream.ack`."""
-        last = replies[-1:] if self._settings.mode == "ordered" else replies
-        task = asyncio.create_task(self._send_acks(last))
-        self._acks.add(task)
-        task.add_done_callback(self._acks.discard)
+        self._acks.give(replies)
 
     def pause(self, paused: bool) -> None:
         """See :meth:`Stream.pause`."""
@@ -174,70 +164,6 @@ class NatsConsumer:
     def stand_by(self) -> None:
         """See :meth:`Stream.stand_by`."""
         self._pin = None
-
-    async def info(self, timeout: float = API_TIMEOUT_SECONDS) -> dict[str, Any]:
-        """Return the consumer's info.
-
-        :param timeout: seconds.
-        :raises Unavailable: NATS does not answer, or the consumer is gone.
-        """
-        try:
-            info = await self._binding.info(timeout)
-        except ConsumerGone as problem:
-            self._saw_stream()
-            self._lose(str(problem))
-            raise
-        except StreamGone as problem:
-            self.stream_problem = str(problem)
-            self._lose(str(problem))
-            raise
-        self._saw_stream()
-        return info
-
-    async def look(self, timeout: float) -> ConsumerState:
-        """See :meth:`ConsumerView.look`."""
-        info = await self.info(timeout)
-        await self._binding.give_again(info)
-        return ConsumerState(
-            pending=int(info["num_pending"]),
-            unacknowledged=int(info["num_ack_pending"]),
-            delivered=int(info["delivered"]["consumer_seq"]),
-            pulled=bool(info.get("num_waiting") or info.get("push_bound")),
-        )
-
-    def _saw_stream(self) -> None:
-        self.stream_problem = ""
-        self.stream_seen += 1
-
-    async def ack_floor(self) -> int:
-        """See :meth:`Stream.ack_floor`."""
-        return int((await self.info())["ack_floor"]["stream_seq"])
-
-    async def unread_after(self) -> tuple[int, bool]:
-        """See :meth:`Stream.unread_after`."""
-        info = await self.info()
-        groups = info.get("priority_groups") or ()
-        pinned = any(group.get("pinned_client_id") for group in groups)
-        return int(info["ack_floor"]["stream_seq"]), pinned
-
-    async def outstanding(self) -> tuple[int, int]:
-        """See :meth:`Stream.outstanding`."""
-        info = await self.info()
-        return int(info["ack_floor"]["stream_seq"]), int(info["delivered"]["stream_seq"])
-
-    async def read(
-        self, after: int, upto: int, subject: str = FILTER, limit: int | None = None
-    ) -> list[Received]:
-        """See :meth:`Stream.read`."""
-        return await self._stream.read(after, upto, subject, limit)
-
-    async def bounds(self) -> Bounds:
-        """See :meth:`Stream.bounds`."""
-        return await self._stream.bounds()
-
-    async def dead_letter(self, message: Received, reason: str, problem: str) -> None:
-        """See :meth:`Stream.dead_letter`."""
-        await self._stream.dead_letter(message, reason, problem)
 
     def _start_after(self) -> int | None:
         position = max(self._known_position(), self._others.seq_in(self._stream.identity))
@@ -301,6 +227,7 @@ class NatsConsumer:
             log.warning("no consumer", problem=problem)
         self.problem = problem
         self._bound = False
+        self._acks.drop()
         self._lose_pin()
 
     def _reconnected(self) -> None:
@@ -310,6 +237,7 @@ class NatsConsumer:
 
     def _disconnected(self) -> None:
         self._pulls.forget()
+        self._acks.drop()
         if self._settings.mode == "ordered":
             # What was on its way is lost, and what was asked for is still sent after reconnecting,
             # before anybody is told: it must not pass for the next in order.
@@ -325,79 +253,74 @@ class NatsConsumer:
 
     async def _subscribe(self) -> None:
         await self._unsubscribe()
-        client = self._connection.client
+        subscriber = self._connection.subscriber(self)
         if self._push_subject:
-            self._subscription = await client.subscribe(
-                self._push_subject, queue=self._push_group, cb=self._take
-            )
+            await subscriber.begin(self._push_subject, self._push_group)
         else:
-            self._inbox = client.new_inbox()
-            self._subscription = await client.subscribe(
-                self._inbox, cb=self._take, pending_msgs_limit=-1, pending_bytes_limit=-1
-            )
+            self._inbox = self._connection.client.new_inbox()
+            await subscriber.begin(self._inbox)
+        self._subscriber = subscriber
 
     async def _unsubscribe(self) -> None:
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None and self._connection.up:
+        subscriber, self._subscriber = self._subscriber, None
+        if subscriber is not None:
             try:
-                await subscription.unsubscribe()
+                await subscriber.end()
             except NatsError:
                 log.debug("subscription was gone")
 
     async def _drain(self) -> None:
         """End the subscription; what the server has sent by then is still taken."""
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None and self._connection.up:
-            await subscription.drain()
+        subscriber, self._subscriber = self._subscriber, None
+        if subscriber is not None:
+            await subscriber.drain()
 
     def _pull(self) -> None:
         """Ask for more once half of what may be outstanding has come."""
-        ready = self._bound and self._subscription is not None and not self._push_subject
+        ready = self._bound and self._subscriber is not None and not self._push_subject
         request = self._pulls.request(self._pin) if ready and not self._leaving else None
-        if request is None:
-            return
-        task = asyncio.create_task(self._send_pull(request))
-        self._acks.add(task)
-        task.add_done_callback(self._acks.discard)
+        if request is not None:
+            subject = f"{API}.{self._binding.api('CONSUMER.MSG.NEXT')}"
+            self._connection.publish(subject, request, self._inbox, self._pulls.forget)
 
-    async def _send_pull(self, request: bytes) -> None:
+    # -- Taker ------------------------------------------------------------------------------------
+
+    def take(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str]) -> None:
+        """See :meth:`Taker.take`."""
         try:
-            await self._connection.client.publish(
-                f"{API}.{self._binding.api('CONSUMER.MSG.NEXT')}", request, reply=self._inbox
-            )
-        except NatsError as error:
-            self._pulls.forget()
-            log.debug("pull not sent", problem=str(error))
+            self._take(subject, reply, data, headers)
+        except Exception as error:
+            log.exception("message not taken in")
+            self._lose(repr(error))
 
-    async def _send_acks(self, replies: Sequence[str]) -> None:
-        client = self._connection.client
-        try:
-            for reply in replies:
-                await client.publish(reply, b"")
-        except NatsError as error:
-            log.debug("acknowledgement not sent: it comes again", problem=str(error))
+    def taken(self) -> None:
+        """See :meth:`Taker.taken`."""
+        if self._handler is not None:
+            try:
+                self._handler.on_taken()
+            except Exception as error:
+                log.exception("messages not handed on")
+                self._lose(repr(error))
 
-    def _on_message(self, message: Msg) -> None:
-        headers = message.headers
-        told = consumer.parse_ack_subject(message.reply)
+    def _take(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str]) -> None:
+        told = consumer.parse_ack_subject(reply)
         if told is None:
-            self._on_status(headers or {})
+            self._on_status(headers)
             return
-        if headers:
-            pin = headers.get("Nats-Pin-Id")
-            if pin is not None and pin != self._pin:
-                self._pin = pin
-                self._pulls.forget()
-                if not self._leaving:
-                    self._tell_pinned()
+        pin = headers.get("Nats-Pin-Id")
+        if pin is not None and pin != self._pin:
+            self._pin = pin
+            self._pulls.forget()
+            if not self._leaving:
+                self._tell_pinned()
         self._pulls.came()
         self.lag = told.pending
         received = Received(
             told.seq,
             told.stored_ns,
-            message.subject,
-            message.data,
-            message.reply,
+            subject,
+            data,
+            reply,
             request_id_of(headers, self._stream.name, told.seq),
             told.delivered > 1,
         )
@@ -408,22 +331,14 @@ class NatsConsumer:
         if self._pulls.low:
             self._pull()
 
-    async def _take(self, message: Msg) -> None:
-        """Handle a message; the library would go on with the next as if this one had been."""
-        try:
-            self._on_message(message)
-        except Exception as error:
-            log.exception("message not taken in")
-            self._lose(repr(error))
-
-    def _on_status(self, headers: dict[str, str]) -> None:
-        status = headers.get("Status", "")
+    def _on_status(self, headers: Mapping[str, str]) -> None:
+        status = headers.get(STATUS, "")
         if status == WRONG_PIN:
             log.info("pinned elsewhere")
             self._lose_pin()
             self._pulls.forget()
         elif status in ENDED:
-            description = headers.get("Description", "")
+            description = headers.get(DESCRIPTION, "")
             if "Deleted" in description:
                 self._lose(f"the consumer is gone ({description})")
                 return

@@ -21,6 +21,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NoStreamResponseError
 
 from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
+from daisi_ws.adapters.nats_headers import parse_headers
 from daisi_ws.app.ports import Bounds, Received
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.streams import identity
@@ -256,10 +257,8 @@ def request_id_of(headers: Mapping[str, str] | None, stream: str, seq: int) -> s
 
 
 def _headers(message: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a message read through the API: `NATS/1.0`, then a line for each."""
-    lines = base64.b64decode(message.get("hdrs", "")).decode(errors="replace").splitlines()
-    pairs = (line.partition(":") for line in lines[1:] if ":" in line)
-    return {name: value.strip() for name, _, value in pairs}
+    """Return the headers of a message read through the API."""
+    return parse_headers(base64.b64decode(message.get("hdrs", "")))
 
 
 def _room(client: Client, headers: Mapping[str, str]) -> int:

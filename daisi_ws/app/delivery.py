@@ -163,6 +163,14 @@ class Delivery:
             self._ahead = {key: seq for key, seq in self._ahead.items() if seq > self.mark}
         return self.accepted_upto()
 
+    def accept_and_flush(self, epoch: int, stream: str, upto: int, items: list[Item]) -> int:
+        """Accept what came at once, and write it: see :meth:`accept`."""
+        self._scheduled = True
+        try:
+            return self.accept(epoch, stream, upto, items)
+        finally:
+            self.flush()
+
     def wanted(self, address: Address) -> bool:
         """Tell whether anybody here wants an event."""
         return bool(self._hub.match(address))

@@ -91,9 +91,8 @@ class HandingOn:
         self._schedule()
 
     def take(self, message: Received) -> None:
-        """Take a message; it waits until this pod has begun, and for its turn."""
+        """Take a message; it waits until this pod has begun, and for the next turn."""
         self._waiting.append(message)
-        self._schedule()
 
     def newest(self, default: int) -> int:
         """Return the highest sequence that waits."""
@@ -153,7 +152,9 @@ class HandingOn:
         if not more:
             self._known = {}
         if local:
-            accepted = self._delivery.accept(record.epoch, record.stream, self.position, local)
+            accepted = self._delivery.accept_and_flush(
+                record.epoch, record.stream, self.position, local
+            )
             if accepted == STALE:
                 self._refused(self._delivery.epoch)
                 return

@@ -111,6 +111,10 @@ class Ingest:
         self.received += 1
         self._events.take(message)
 
+    def on_taken(self) -> None:
+        """See :meth:`StreamHandler.on_taken`."""
+        self._events.turn()
+
     def on_unpinned(self) -> None:
         """See :meth:`StreamHandler.on_unpinned`."""
         if self.state is not Reading.STANDBY:

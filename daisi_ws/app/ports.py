@@ -355,7 +355,10 @@ class StreamHandler(Protocol):
         """This pod is the reader from now; messages follow. In shared mode: at the start."""
 
     def on_received(self, message: Received) -> None:
-        """One message, in the order in which the server sent it."""
+        """One message, in the order in which the server sent it; see :meth:`on_taken`."""
+
+    def on_taken(self) -> None:
+        """All messages that came at once have been given: hand them on."""
 
     def on_unpinned(self) -> None:
         """This pod is not the reader any more: what is unfinished is somebody else's."""

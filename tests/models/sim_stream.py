@@ -146,6 +146,7 @@ class Consumer:
             if not self._leaving:
                 self._handler.on_pinned(IDENTITY)
         self._handler.on_received(message)
+        self._handler.on_taken()
 
     def wrong_pin(self) -> None:
         """Somebody else is pinned."""
