@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import nats as nats_py
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
@@ -18,6 +22,24 @@ def stand_still(seconds: float = PAUSE_SECONDS + 0.3) -> None:
     time.sleep(seconds)
 
 
+def stand_still_while(something: Callable[[], None]) -> None:
+    """Block the loop while something happens in a thread, and longer."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(something).result(20)
+    stand_still()
+
+
+def publish_elsewhere(nats_url: str) -> None:
+    """Publish an event on a loop of its own."""
+
+    async def publish_one() -> None:
+        client = await nats_py.connect(nats_url)
+        await client.jetstream().publish("websocket.acme.bot.chats", EVENT, timeout=15)
+        await client.close()
+
+    asyncio.run(publish_one())
+
+
 async def test_sessions_that_were_taken_meanwhile_write_nothing(
     redis_url: str, nats_url: str, nats: NatsClient, redis: Redis
 ) -> None:
@@ -27,9 +49,7 @@ async def test_sessions_that_were_taken_meanwhile_write_nothing(
         before = await publish(nats)
         await until(lambda: tab.seqs() == [before])
         await redis.set("session:acme:bot:ann", "other-0-1#newer")
-        await nats.publish("websocket.acme.bot.chats", EVENT)
-        await nats.flush()
-        stand_still()
+        stand_still_while(partial(publish_elsewhere, nats_url))
         await until(lambda: tab.sink.closed == [CloseReason.SESSION_LOST])
         assert tab.seqs() == [before]
         await until(lambda: kept.seqs() == [before, before + 1])
