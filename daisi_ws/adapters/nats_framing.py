@@ -144,8 +144,9 @@ def _head(data: bytes, at: int, line_end: int) -> _Head | None:
     least = 5 if with_headers else 4
     if not (least <= len(words) <= least + 1 and words[2].isdigit()):
         return None
-    if not all(number.isdigit() and len(number) < _MOST_DIGITS for number in numbers):
-        return None
+    for number in numbers:
+        if not number.isdigit() or len(number) > _MOST_DIGITS:
+            return None
     body = line_end + len(_END)
     of_headers, size = (int(numbers[0]) if with_headers else 0), int(numbers[-1])
     if of_headers > size:

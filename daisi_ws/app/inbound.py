@@ -58,7 +58,7 @@ class Inbound:
             await self._delivery.wait_open()
         for item in items:
             self._check_served(item.subject)
-        return self._delivery.accept(epoch, stream, upto, items)
+        return self._delivery.accept_and_flush(epoch, stream, upto, items)
 
     def accepted_upto(self) -> int:
         """See :meth:`ports.Inbound.accepted_upto`."""

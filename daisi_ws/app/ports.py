@@ -320,8 +320,7 @@ class Inbound(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True, gc=False):
     """One message of the stream.
 
     :param reply: subject to acknowledge it on; empty for one read directly from the stream.

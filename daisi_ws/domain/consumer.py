@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import msgspec
+
 from daisi_ws.domain.subjects import FILTER
 
 Mode = Literal["ordered", "shared"]
@@ -88,8 +90,7 @@ def needs_update(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class AckSubject:
+class AckSubject(msgspec.Struct, frozen=True, gc=False):
     """What the reply subject of a delivered message tells.
 
     :param pending: how many more the consumer has to deliver.
@@ -115,7 +116,8 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
         return None
     if tokens[0] != "$JS" or tokens[1] != "ACK":
         return None
-    if not all(value.isascii() and value.isdigit() and len(value) < 20 for value in values):
-        return None
+    for value in values:
+        if not (value.isdigit() and value.isascii() and len(value) < 20):
+            return None
     delivered, seq, _, stored_ns, pending = map(int, values)
     return AckSubject(delivered, seq, stored_ns, pending)
