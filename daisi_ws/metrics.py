@@ -293,6 +293,12 @@ class Metrics:
         self.ready_part = self._gauge(
             "ready_part", "1 while a part of the way to a socket works.", "part", mode="livemin"
         )
+        self.certificate_expiry = self._gauge(
+            "certificate_expiry_seconds",
+            "How long until a certificate of ours ends, in seconds; negative after it.",
+            "use",
+            mode="livemin",
+        )
         # The file of its kind is opened with it: later there may be no descriptor left.
         self.ready_part.labels("loop").set(1)
 

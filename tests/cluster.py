@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -71,6 +72,7 @@ class Host:
     :param folder: for the log and the process's temporary files.
     :param environment: more DAISI_WS_* variables, which win over those made here.
     :param first_port: first of `ports_needed(workers)` consecutive ports; 0: free ones.
+    :param tls: what clients trust, if the environment turns on TLS toward them.
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class Host:
         workers: int = 2,
         environment: Mapping[str, str] | None = None,
         first_port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.name = name
+        self.tls = tls
         self.workers = workers
         self.http_port = first_port or free_ports(ports_needed(workers))
         self.grpc_port = self.http_port + 1
@@ -110,8 +114,8 @@ class Host:
 
     @property
     def base_url(self) -> str:
-        """`http://host:port` that clients see."""
-        return f"http://{HOST}:{self.http_port}"
+        """`http://host:port` that clients see, with TLS `https://host:port`."""
+        return f"http{'s' if self.tls else ''}://{HOST}:{self.http_port}"
 
     @property
     def pid(self) -> int:
@@ -159,7 +163,7 @@ class Host:
         # Each connection reaches any one worker: so many in a row reach all of them.
         wanted, in_a_row = 8 * self.workers, 0
         deadline = time.monotonic() + timeout
-        connector = aiohttp.TCPConnector(force_close=True)
+        connector = aiohttp.TCPConnector(force_close=True, ssl=self.tls or True)
         limit = aiohttp.ClientTimeout(total=2.0)
         async with aiohttp.ClientSession(connector=connector, timeout=limit) as session:
             while in_a_row < wanted:
@@ -260,6 +264,7 @@ async def cluster(
     hosts: int = 2,
     workers: int = 2,
     environment: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Cluster]:
     """Run hosts until the block is left; all of them are READY when it is entered.
 
@@ -267,6 +272,7 @@ async def cluster(
 
     :param folder: for logs and temporary files, such as `tmp_path`.
     :param environment: more DAISI_WS_* variables, for all hosts.
+    :param tls: see :class:`Host`.
     """
     keys, each = Keys(), ports_needed(workers)
     first = free_ports(hosts * each)
@@ -280,6 +286,7 @@ async def cluster(
             workers=workers,
             environment=environment,
             first_port=first + number * each,
+            tls=tls,
         )
         for number in range(hosts)
     ]

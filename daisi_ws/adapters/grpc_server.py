@@ -58,19 +58,22 @@ class ServerSettings:
     """The configuration of the gRPC server.
 
     :param forward_timeout: seconds of silence after which peers give this pod up.
+    :param name: host name or IP address that peers connect to, which our certificate must name.
     """
 
     reflection: bool = False
     forward_timeout: float = 5.0
     tls: TlsFiles | None = None
+    name: str = ""
 
     @classmethod
-    def from_config(cls, config: Config) -> ServerSettings:
+    def from_config(cls, config: Config, name: str = "") -> ServerSettings:
         """Take what concerns the gRPC server from the configuration."""
         return cls(
             reflection=config.server.enable_reflection,
             forward_timeout=config.app.grpc_client_forward_timeout_seconds,
             tls=TlsFiles.from_config(config.server.grpc_tls),
+            name=name,
         )
 
 
@@ -167,7 +170,8 @@ class GrpcServer:
         try:
             if self._settings.tls is None:
                 return server.add_insecure_port(address)
-            return server.add_secure_port(address, server_credentials(self._settings.tls))
+            credentials = server_credentials(self._settings.tls, self._settings.name)
+            return server.add_secure_port(address, credentials)
         except RuntimeError as error:
             reason = _why_not(host, port) or str(error)
             raise CannotListen(f"cannot listen for gRPC on {address}: {reason}") from None

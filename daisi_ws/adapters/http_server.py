@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -35,6 +36,7 @@ from daisi_ws.adapters.http_request import (
 from daisi_ws.adapters.ws_server import WebSocketServer
 from daisi_ws.app.connection import Connection
 from daisi_ws.app.gateway_ports import Authenticator, Gateway, Probes
+from daisi_ws.domain.deadlines import CLIENT_CLOSE_SECONDS
 from daisi_ws.domain.errors import BadRequest, InternalServerError, InvalidAPIKey, Refusal
 from daisi_ws.domain.ids import check_id
 from daisi_ws.domain.principal import Kind
@@ -85,19 +87,29 @@ class HttpServer:
         self._scraping = asyncio.Lock()
 
     async def start(
-        self, listener: socket.socket, metrics_listener: socket.socket | None = None
+        self,
+        listener: socket.socket,
+        metrics_listener: socket.socket | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Accept connections on `listener`, which stays the caller's.
 
-        :param metrics_listener: where `/metrics` is served instead, alone; other processes may
-            accept on it as well.
+        :param metrics_listener: where `/metrics` is served instead, alone and in plain text; other
+            processes may accept on it as well.
+        :param tls: what is spoken on `listener`; None: plain text.
         """
         # It would log subprotocols that clients offer, where some put their tokens.
         logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
         self._protocols = HttpProtocols(self._handle, self._settings, self._failed)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            self._protocols, sock=listener.dup(), backlog=BACKLOG
+            self._protocols,
+            sock=listener.dup(),
+            backlog=BACKLOG,
+            ssl=tls,
+            # Without it a client may take a minute; the request has as long again.
+            ssl_handshake_timeout=self._settings().handshake_timeout if tls else None,
+            ssl_shutdown_timeout=CLIENT_CLOSE_SECONDS if tls else None,
         )
         if metrics_listener is not None:
             scrapes = partial(self._handle, only="metrics")

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from daisi_ws.adapters.client_tls import client_context, why
 from daisi_ws.adapters.nats_framing import Taker
+from daisi_ws.adapters.nats_login import NatsLogin, credentials_login, nkey_login
 from daisi_ws.adapters.nats_subscriber import Subscriber
 from daisi_ws.adapters.nats_transport import DirectTransport, put_under
+from daisi_ws.config import ClientTls, Nats
 from daisi_ws.domain.errors import Unavailable
 
 API: Final = "$JS.API"
@@ -32,15 +35,41 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NatsSettings:
-    """How to reach the server. `tls` is None without TLS."""
+    """How to reach the server. `login` is for NKeys and credentials files."""
 
     url: str
     username: str = ""
     password: str = ""
     token: str = ""
-    credentials_file: str = ""
-    tls: ssl.SSLContext | None = None
+    login: NatsLogin | None = None
+    tls: ClientTls = field(default_factory=ClientTls)
     ping_interval_seconds: float = 5
+
+    @classmethod
+    def from_config(cls, nats: Nats) -> NatsSettings:
+        """Take them from the section. The scheme `tls` means TLS, whatever `nats.tls` says.
+
+        :raises OSError: a file cannot be read, or holds no certificate or key.
+        :raises BadLogin: a file holds no NKey seed, or is no credentials file.
+        """
+        login = None
+        if nats.credentials_file:
+            login = credentials_login(nats.credentials_file)
+        elif nats.nkey_seed_file:
+            login = nkey_login(nats.nkey_seed_file)
+        schemes = {server.strip().partition("://")[0] for server in nats.url.split(",")}
+        by_scheme = not schemes.isdisjoint(("tls", "wss"))
+        tls = msgspec.structs.replace(nats.tls, enabled=nats.tls.enabled or by_scheme)
+        client_context(tls)
+        return cls(
+            url=nats.url,
+            username=nats.username,
+            password=nats.password,
+            token=nats.token,
+            login=login,
+            tls=tls,
+            ping_interval_seconds=nats.ping_interval_seconds,
+        )
 
 
 class ApiError(Exception):
@@ -54,13 +83,36 @@ class ApiError(Exception):
         self.code = code
 
 
+class _Client(Client):  # type: ignore[misc] # the library is not typed
+    """The library's client, which with TLS says nothing to a server that does not offer it.
+
+    By itself it goes on in plain text, password included, where a server (or who stands between)
+    does not say that it requires TLS. Certificates are read anew for each connection.
+    """
+
+    def __init__(self, tls: ClientTls, public_key: str) -> None:
+        super().__init__()
+        self._tls = tls
+        if public_key:
+            self._public_nkey = public_key
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        over_websocket = self._current_server and self._current_server.uri.scheme in ("ws", "wss")
+        if initial_connection and self._tls.enabled and not over_websocket:
+            if not (info.get("tls_required") or info.get("tls_available")):
+                raise NatsError("the server does not offer TLS, which nats.tls demands")
+            info["tls_required"] = True
+            self.options["tls"] = client_context(self._tls)
+        await super()._process_info(info, initial_connection)
+
+
 class NatsConnection:
     """One connection for everything a worker asks of NATS."""
 
     def __init__(self, settings: NatsSettings, name: str) -> None:
         self._settings = settings
         self._name = name
-        self._client = Client()
+        self._client: Client = self._new_client()
         self._transport: DirectTransport | None = None
         self._sending: set[asyncio.Task[None]] = set()
         self._on_up: list[Callable[[], None]] = []
@@ -101,13 +153,14 @@ class NatsConnection:
             "user": settings.username or None,
             "password": settings.password or None,
             "token": settings.token or None,
-            "user_credentials": settings.credentials_file or None,
-            "tls": settings.tls,
+            "signature_cb": settings.login and settings.login.sign,
+            "user_jwt_cb": settings.login and settings.login.jwt,
         }
         urls = [part.strip() for part in settings.url.split(",")]
-        self._client = Client()
+        self._client = self._new_client()
         self._transport = put_under(self._client, urls)
         try:
+            options["tls"] = client_context(settings.tls)
             # The client that never gives up a lost connection never gives up a first one either.
             async with asyncio.timeout(FIRST_CONNECT_SECONDS):
                 await self._client.connect(
@@ -128,9 +181,13 @@ class NatsConnection:
         except TimeoutError:
             raise Unavailable(f"NATS is away: {self.problem}") from None
         except (NatsError, OSError) as error:
-            self.problem = str(error) or type(error).__name__
+            self.problem = _problem(error)
             raise Unavailable(f"NATS is away: {self.problem}") from None
         await self._connected()
+
+    def _new_client(self) -> Client:
+        login = self._settings.login
+        return _Client(self._settings.tls, login.public_key if login else "")
 
     def subscriber(self, taker: Taker) -> Subscriber:
         """Return a subscription to begin, whose messages `taker` gets."""
@@ -226,7 +283,7 @@ class NatsConnection:
         _tell(self._on_down)
 
     async def _on_error(self, error: Exception) -> None:
-        self.problem = str(error) or type(error).__name__
+        self.problem = _problem(error)
         log.debug("nats error", problem=self.problem)
 
     async def _closed(self) -> None:
@@ -235,6 +292,12 @@ class NatsConnection:
         # A protocol error closes the library's client for good, whatever it was told.
         log.error("nats closed the connection for good: connecting anew", problem=self.problem)
         self.start()
+
+
+def _problem(error: Exception) -> str:
+    said = str(error) or type(error).__name__
+    meaning = why(error, "nats.tls")
+    return f"{meaning} ({said})" if meaning else said
 
 
 def _tell(callbacks: list[Callable[[], None]]) -> None:

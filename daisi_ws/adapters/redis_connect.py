@@ -15,7 +15,7 @@ from daisi_ws.config import Redis, redis_target
 def connection_factory(redis: Redis) -> Callable[[], AbstractConnection]:
     """Return what makes new, unconnected RESP3 connections as the section says.
 
-    Certificates and keys are read here, once.
+    Certificates and keys are read anew for each.
 
     :raises ValueError: `redis.address` is neither host:port nor a redis:// or rediss:// URL.
     :raises OSError: a TLS file cannot be read, or holds no certificate or key.
@@ -34,12 +34,13 @@ def connection_factory(redis: Redis) -> Callable[[], AbstractConnection]:
     }
     if not target.tls:
         return lambda: Connection(**options)
-    context = client_context(msgspec.structs.replace(redis.tls, enabled=True))
+    tls = msgspec.structs.replace(redis.tls, enabled=True)
+    client_context(tls)
 
     def connect() -> SSLConnection:
         connection = SSLConnection(**options)
         # The library's own context would go on trusting the system's authorities beside ours.
-        connection.ssl_context.context = context
+        connection.ssl_context.context = client_context(tls)
         return connection
 
     return connect

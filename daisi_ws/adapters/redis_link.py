@@ -26,6 +26,7 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
+from daisi_ws.adapters.client_tls import why
 from daisi_ws.domain.errors import Unavailable
 
 Reply: TypeAlias = Any
@@ -341,6 +342,8 @@ def _fail(future: asyncio.Future[Reply], error: Exception) -> None:
 
 
 def _problem(error: Exception) -> str:
+    if meaning := why(error, "redis.tls"):
+        return f"{meaning} ({error})"
     if isinstance(error, (RedisError, OSError)) and str(error):
         return str(error)
     return f"{type(error).__name__} {error}".strip()

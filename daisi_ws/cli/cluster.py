@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from daisi_ws.adapters.nats_connection import ApiError, NatsConnection
+from daisi_ws.adapters.nats_connection import ApiError, NatsConnection, NatsSettings
 from daisi_ws.adapters.nats_stream import STREAM_NOT_FOUND
 from daisi_ws.adapters.pods_redis import PodsRedis
 from daisi_ws.adapters.redis_connect import connection_factory
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.app.ports import PodRecord, ReaderRecord
-from daisi_ws.cli.links import CONNECT_SECONDS, nats_away, nats_settings, redis_away, stream_missing
+from daisi_ws.cli.links import CONNECT_SECONDS, nats_away, redis_away, stream_missing
 from daisi_ws.config import Config
 from daisi_ws.domain.errors import Unavailable
 
@@ -101,7 +101,7 @@ class Observer:
     async def open(cls, config: Config) -> AsyncIterator[Observer]:
         """Connect for the time of the block; what is away shows in the snapshots."""
         link = RedisLink(connection_factory(config.redis), config.redis.timeout_ms / 1000)
-        connection = NatsConnection(nats_settings(config.nats), "daisi-ws status")
+        connection = NatsConnection(NatsSettings.from_config(config.nats), "daisi-ws status")
         connected = asyncio.Event()
         connection.on_up(connected.set)
         link.start()

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from daisi_ws import log
-from daisi_ws.adapters.client_tls import client_context
 from daisi_ws.adapters.nats_connection import NatsConnection, NatsSettings
 from daisi_ws.adapters.redis_connect import connection_factory
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.cli.options import Failure
-from daisi_ws.config import Config, Nats, Redis
+from daisi_ws.config import Config, Redis
 from daisi_ws.config.keys import without_userinfo
 from daisi_ws.domain.errors import Unavailable
 
@@ -24,29 +23,13 @@ def quiet_logs() -> None:
     log.setup("error", "text")
 
 
-def nats_settings(nats: Nats) -> NatsSettings:
-    """Return how the configuration wants NATS to be reached.
-
-    :raises OSError: a TLS file cannot be read.
-    """
-    return NatsSettings(
-        url=nats.url,
-        username=nats.username,
-        password=nats.password,
-        token=nats.token,
-        credentials_file=nats.credentials_file,
-        tls=client_context(nats.tls),
-        ping_interval_seconds=nats.ping_interval_seconds,
-    )
-
-
 @asynccontextmanager
 async def nats_connection(config: Config, name: str) -> AsyncIterator[NatsConnection]:
     """Connect to NATS for the time of the block.
 
     :raises Failure: it is not there.
     """
-    connection = NatsConnection(nats_settings(config.nats), name)
+    connection = NatsConnection(NatsSettings.from_config(config.nats), name)
     try:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

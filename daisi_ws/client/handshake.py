@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Final
@@ -45,13 +46,15 @@ def admin_url(base: str) -> str:
     return f"{base.rstrip('/')}/ws/admin"
 
 
-def client_session() -> aiohttp.ClientSession:
+def client_session(tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
     """Return a session for one or many clients: any number of connections, reasons of refusals.
 
     To be closed by the caller.
+
+    :param tls: for `https:` addresses; None: trusts the system's authorities.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, ssl=tls or True),
         timeout=aiohttp.ClientTimeout(total=None),
         middlewares=(_read_response,),
     )

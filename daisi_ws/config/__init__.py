@@ -9,6 +9,7 @@ from daisi_ws.config.environment import FILE_VARIABLE
 from daisi_ws.config.keys import MASK, Field, Key, Section, Value, without_userinfo
 from daisi_ws.config.load import DEFAULT_FILE, Changes, Loaded, changed, load
 from daisi_ws.config.problems import SECRET_HINT, ConfigError, Problem
+from daisi_ws.config.rules_tls import TlsSection, ends_at, wrong_files
 from daisi_ws.config.schema import (
     FIELDS,
     SECTIONS,
@@ -17,6 +18,7 @@ from daisi_ws.config.schema import (
     Auth,
     ClientTls,
     Config,
+    HttpTls,
     Log,
     Nats,
     PeerTls,
@@ -44,6 +46,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Field",
+    "HttpTls",
     "Key",
     "Loaded",
     "Log",
@@ -55,13 +58,16 @@ __all__ = [
     "Resume",
     "Section",
     "Server",
+    "TlsSection",
     "TtlRange",
     "Value",
     "changed",
+    "ends_at",
     "load",
     "redis_target",
     "shown",
     "testing_config",
     "value_of",
     "without_userinfo",
+    "wrong_files",
 ]

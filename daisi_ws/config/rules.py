@@ -87,6 +87,7 @@ def _nats_login(config: Config) -> Wrong:
         "username and password": bool(nats.username or nats.password),
         "token": bool(nats.token),
         "credentials_file": bool(nats.credentials_file),
+        "nkey_seed_file": bool(nats.nkey_seed_file),
     }
     used = [way for way, is_used in ways.items() if is_used]
     if len(used) > 1:
@@ -141,7 +142,16 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (_uses("server.advertise_host"), _advertised),
     (_uses("server.allowed_origins"), _origins),
     (_uses("nats.url"), _nats_url),
-    (_uses("nats.username", "nats.password", "nats.token", "nats.credentials_file"), _nats_login),
+    (
+        _uses(
+            "nats.username",
+            "nats.password",
+            "nats.token",
+            "nats.credentials_file",
+            "nats.nkey_seed_file",
+        ),
+        _nats_login,
+    ),
     (_uses("nats.dead_letter_subject"), _dead_letters),
     (_uses("redis.address", "redis.db", "redis.username", "redis.password"), _redis_address),
     _apart("auth.admin_secret_token", "auth.secret_token"),

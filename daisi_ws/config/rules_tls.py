@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from daisi_ws.config.problems import Problem, quoted
-from daisi_ws.config.schema import FIELDS, ClientTls, Config, PeerTls
+from daisi_ws.config.schema import FIELDS, ClientTls, Config, HttpTls, PeerTls
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+TlsSection: TypeAlias = HttpTls | PeerTls | ClientTls
 
 
 def tls_problems(
@@ -18,39 +25,54 @@ def tls_problems(
 
     Files of a section whose ``enabled`` is false are not looked at.
     """
-    sections: dict[str, PeerTls | ClientTls] = {
+    sections: dict[str, TlsSection] = {
+        "server.http_tls": config.server.http_tls,
         "server.grpc_tls": config.server.grpc_tls,
         "nats.tls": config.nats.tls,
         "redis.tls": config.redis.tls,
     }
     for name, tls in sections.items():
         if tls.enabled and not any(key.startswith(f"{name}.") for key in refused):
-            for leaf, wrong in _wrong_files(tls).items():
+            for leaf, wrong in wrong_files(tls).items():
                 yield _problem(f"{name}.{leaf}", wrong, origins)
-    credentials = config.nats.credentials_file
-    reason = _unreadable(credentials) if credentials else None
-    if reason:
-        yield _problem("nats.credentials_file", reason, origins)
+    for leaf in ("credentials_file", "nkey_seed_file"):
+        path = getattr(config.nats, leaf)
+        if path and (reason := _unreadable(path)):
+            yield _problem(f"nats.{leaf}", reason, origins)
 
 
-def _problem(key: str, wrong: str, origins: Mapping[str, str]) -> Problem:
-    return Problem(key, origins[key], wrong, FIELDS[key].right)
-
-
-def _wrong_files(tls: PeerTls | ClientTls) -> dict[str, str]:
-    """What is wrong by the last part of the key."""
+def wrong_files(tls: TlsSection) -> dict[str, str]:
+    """What is wrong with the files of a section now, by the last part of the key."""
     wrong: dict[str, str] = {}
-    if isinstance(tls, PeerTls):
-        for leaf in ("cert_file", "key_file") + (("ca_file",) if tls.mutual else ()):
+    if not isinstance(tls, ClientTls):
+        mutual = isinstance(tls, PeerTls) and tls.mutual
+        for leaf in ("cert_file", "key_file") + (("ca_file",) if mutual else ()):
             if not getattr(tls, leaf):
                 wrong[leaf] = "is needed because TLS is enabled, and not set"
     elif bool(tls.cert_file) != bool(tls.key_file):
         wrong["key_file" if tls.cert_file else "cert_file"] = "is missing beside the other"
     for leaf in ("ca_file", "cert_file", "key_file"):
-        path = getattr(tls, leaf)
+        path = getattr(tls, leaf, "")
         if path and (reason := _unreadable(path)):
             wrong[leaf] = reason
-    return wrong or _not_pem(tls)
+    return wrong or _not_pem(tls) or _not_valid_now(tls)
+
+
+def ends_at(tls: TlsSection) -> float | None:
+    """When our certificate of a section ends, as Unix time; None without one.
+
+    The earliest end of its chain: with that the rest is worth nothing.
+
+    :raises OSError: it cannot be read.
+    :raises ValueError: it is no PEM certificate.
+    """
+    if not tls.cert_file:
+        return None
+    return min(c.not_valid_after_utc.timestamp() for c in _certificates(tls.cert_file))
+
+
+def _problem(key: str, wrong: str, origins: Mapping[str, str]) -> Problem:
+    return Problem(key, origins[key], wrong, FIELDS[key].right)
 
 
 def _unreadable(path: str) -> str | None:
@@ -61,16 +83,16 @@ def _unreadable(path: str) -> str | None:
     return None
 
 
-def _not_pem(tls: PeerTls | ClientTls) -> dict[str, str]:
+def _not_pem(tls: TlsSection) -> dict[str, str]:
     import ssl  # noqa: PLC0415 - most configurations do without, and loading is to be quick
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     wrong: dict[str, str] = {}
-    if tls.ca_file:
+    if ca_file := getattr(tls, "ca_file", ""):
         try:
-            context.load_verify_locations(tls.ca_file)
+            context.load_verify_locations(ca_file)
         except (ssl.SSLError, OSError):
-            wrong["ca_file"] = f"{quoted(tls.ca_file, 200)} holds no PEM certificate"
+            wrong["ca_file"] = f"{quoted(ca_file, 200)} holds no PEM certificate"
     if tls.cert_file:
         try:
             # The password keeps OpenSSL from asking the terminal for one.
@@ -81,3 +103,25 @@ def _not_pem(tls: PeerTls | ClientTls) -> dict[str, str]:
                 "or the key has a passphrase"
             )
     return wrong
+
+
+def _not_valid_now(tls: TlsSection) -> dict[str, str]:
+    """A certificate out of its time: every peer would refuse it, and say less."""
+    if not tls.cert_file:
+        return {}
+    now = datetime.now(UTC)
+    for certificate in _certificates(tls.cert_file):
+        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        name = f"{quoted(tls.cert_file, 200)} ({certificate.subject.rfc4514_string()})"
+        if now > end:
+            return {"cert_file": f"{name} has expired on {end:%Y-%m-%dT%H:%M:%SZ}: renew it"}
+        if now < begin:
+            why = "wait, or set the clock right"
+            return {"cert_file": f"{name} is not valid before {begin:%Y-%m-%dT%H:%M:%SZ}: {why}"}
+    return {}
+
+
+def _certificates(path: str) -> list[x509.Certificate]:
+    from cryptography import x509  # noqa: PLC0415 - as above
+
+    return x509.load_pem_x509_certificates(Path(path).read_bytes())

@@ -9,7 +9,7 @@ from typing import cast
 
 from daisi_ws.config.keys import Field, Section, Value, fields_of, sections_of
 from daisi_ws.config.schema_app import AdaptiveTtl, App, TtlRange
-from daisi_ws.config.schema_links import ClientTls, Nats, PeerTls, Redis
+from daisi_ws.config.schema_links import ClientTls, HttpTls, Nats, PeerTls, Redis
 from daisi_ws.config.schema_resume import Resume
 from daisi_ws.config.schema_server import Auth, Log, Server
 
@@ -21,6 +21,7 @@ __all__ = [
     "Auth",
     "ClientTls",
     "Config",
+    "HttpTls",
     "Log",
     "Nats",
     "PeerTls",

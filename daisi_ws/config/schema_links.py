@@ -10,6 +10,9 @@ _TOKENS = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
 _NAME = r"[A-Za-z0-9_-]{1,128}"
 
 
+_VERSION = Key("Oldest version of TLS that is spoken.", expects="1.2 or 1.3, in quotes")
+
+
 class ClientTls(Section, frozen=True, kw_only=True):
     """TLS toward a server that we are a client of."""
 
@@ -37,6 +40,31 @@ class ClientTls(Section, frozen=True, kw_only=True):
             expects="the path of a readable PEM file, together with cert_file",
         ),
     ] = ""
+    min_version: Annotated[Literal["1.2", "1.3"], _VERSION] = "1.2"
+
+
+class HttpTls(Section, frozen=True, kw_only=True):
+    """TLS toward clients: wss:// and https:// without a proxy."""
+
+    enabled: Annotated[bool, Key("Speak TLS, and nothing else, on server.http_port.")] = False
+    cert_file: Annotated[
+        str,
+        Key(
+            "PEM file of the certificate that clients see, chain included. A new one is taken for "
+            "new connections within seconds.",
+            expects="the path of a readable PEM file",
+            example="/etc/daisi-ws/tls.pem",
+        ),
+    ] = ""
+    key_file: Annotated[
+        str,
+        Key(
+            "PEM file of the private key of cert_file, without passphrase.",
+            expects="the path of a readable PEM file",
+            example="/etc/daisi-ws/tls-key.pem",
+        ),
+    ] = ""
+    min_version: Annotated[Literal["1.2", "1.3"], _VERSION] = "1.2"
 
 
 class PeerTls(Section, frozen=True, kw_only=True):
@@ -92,6 +120,13 @@ class Nats(Section, frozen=True, kw_only=True):
         Key(
             "Credentials file (.creds) with user JWT and seed, instead of the others.",
             expects="the path of a readable .creds file",
+        ),
+    ] = ""
+    nkey_seed_file: Annotated[
+        str,
+        Key(
+            "File with the seed of a user NKey (SU…), instead of the others.",
+            expects="the path of a readable file with one user seed",
         ),
     ] = ""
     tls: ClientTls = ClientTls()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from daisi_ws.config.keys import Key, Section, count, seconds
-from daisi_ws.config.schema_links import PeerTls
+from daisi_ws.config.schema_links import HttpTls, PeerTls
 
 _HOST = r"[^\s/@,]+"
 _HEX_KEY = r"[0-9A-Fa-f]{64}"
@@ -49,6 +49,7 @@ class Server(Section, frozen=True, kw_only=True):
             expects="an IP address or a host name",
         ),
     ] = "0.0.0.0"
+    http_tls: HttpTls = HttpTls()
     grpc_host: Annotated[
         str,
         Key(

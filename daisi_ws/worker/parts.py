@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterable
 
 from daisi_ws import __version__
-from daisi_ws.adapters.client_tls import client_context
+from daisi_ws.adapters.certificates import Certificates
 from daisi_ws.adapters.grpc_probe import GrpcProbe
 from daisi_ws.adapters.grpc_server import GrpcServer, ServerSettings
 from daisi_ws.adapters.grpc_tls import TlsFiles
 from daisi_ws.adapters.http_protocol import HttpSettings
 from daisi_ws.adapters.http_server import HttpServer
+from daisi_ws.adapters.http_tls import ServedTls
 from daisi_ws.adapters.kills_redis import KillsRedis
 from daisi_ws.adapters.legacy_grpc import LegacyForwarder
 from daisi_ws.adapters.locks_redis import LocksRedis
@@ -108,16 +109,7 @@ class Parts:
 
     def _make_stream(self) -> None:
         nats, app = self._config.nats, self._config.app
-        settings = NatsSettings(
-            url=nats.url,
-            username=nats.username,
-            password=nats.password,
-            token=nats.token,
-            credentials_file=nats.credentials_file,
-            tls=client_context(nats.tls),
-            ping_interval_seconds=nats.ping_interval_seconds,
-        )
-        self.nats = NatsConnection(settings, name=self._context.pod_id)
+        self.nats = NatsConnection(NatsSettings.from_config(nats), name=self._context.pod_id)
         self.jetstream = JetStream(
             self.nats, nats.stream_name, bool(nats.create_stream), nats.dead_letter_subject
         )
@@ -249,6 +241,7 @@ class Parts:
         )
         self._make_inbound()
         self._make_readiness()
+        self._make_certificates()
         self.http = HttpServer(
             settings=lambda: HttpSettings.from_config(live()),
             authenticator=self.authenticator,
@@ -257,6 +250,26 @@ class Parts:
             metrics=self.metrics,
             writable=self.delivery.writable,
         )
+
+    def _make_certificates(self) -> None:
+        """TLS of the HTTP port, and a look at all certificates."""
+        config, server = self._config, self._config.server
+        self.http_tls = ServedTls(server.http_tls) if server.http_tls.enabled else None
+        self.certificates = Certificates(
+            {
+                "http": server.http_tls,
+                "grpc": server.grpc_tls,
+                "nats": config.nats.tls,
+                "redis": config.redis.tls,
+            },
+            self.metrics,
+        )
+        if self.http_tls is not None:
+            self.certificates.on_renewed("http", self.http_tls.renew)
+        if peers := TlsFiles.from_config(server.grpc_tls):
+            name = advertised_host(config)
+            self.certificates.on_renewed("grpc", lambda: peers.check(name))
+        self._live.on_change(lambda _: self.certificates.look())
 
     def _make_inbound(self) -> None:
         self.inbound = Inbound(
@@ -270,7 +283,7 @@ class Parts:
         )
         self.grpc = GrpcServer(
             self.inbound,
-            ServerSettings.from_config(self._config),
+            ServerSettings.from_config(self._config, advertised_host(self._config)),
             self.metrics,
             self._context.pod_id,
         )

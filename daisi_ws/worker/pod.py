@@ -13,6 +13,7 @@ from daisi_ws import __version__
 from daisi_ws.adapters.grpc_server import CannotListen
 from daisi_ws.adapters.grpc_tls import BadCertificate
 from daisi_ws.adapters.nats_binding import ConsumerMismatch
+from daisi_ws.adapters.nats_login import BadLogin
 from daisi_ws.adapters.nats_stream import StreamMissing
 from daisi_ws.app.drain import Drain
 from daisi_ws.app.ingest import Reading
@@ -48,8 +49,12 @@ async def serve(config: Config, source: ConfigSource, context: WorkerContext) ->
     live = LiveConfig(config, source)
     life = Life(context, live.reload)
     life.start()
+    try:
+        parts = Parts(live, context)
+    except (OSError, BadLogin) as error:
+        raise BootFailure(str(error), "a file that the configuration names") from None
     async with AsyncExitStack() as stack:
-        pod = Pod(Parts(live, context), live, context, life)
+        pod = Pod(parts, live, context, life)
         await pod.open(stack)
         await life.stop.wait()
         await pod.drain()
@@ -82,11 +87,15 @@ class Pod:
         spawn("readiness", parts.readiness.run())
         spawn("figures", self._every_second())
         spawn("heart", parts.heart.run())
+        spawn("certificates", parts.certificates.run())
         await self._connect(stack)
         await self._open_grpc(stack)
         spawn("join", self._join())
         await self._wait_ready()
-        await parts.http.start(self._context.listener, self._context.metrics_listener)
+        tls, metrics_listener = parts.http_tls, self._context.metrics_listener
+        await parts.http.start(
+            self._context.listener, metrics_listener, None if tls is None else tls.context
+        )
         stack.push_async_callback(parts.http.close)
         # What was imported and made by now lives as long as the process.
         gc.collect()

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -200,12 +201,15 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    metrics_listener: socket.socket | None = None, /, **overrides: object
+    metrics_listener: socket.socket | None = None,
+    tls: ssl.SSLContext | None = None,
+    /,
+    **overrides: object,
 ) -> AsyncIterator[Serving]:
     """Run a server with a configuration that differs by `overrides` from the default."""
     running = Serving(HttpSettings.from_config(testing_config(**overrides)))
     try:
-        await running.server.start(running.listener, metrics_listener)
+        await running.server.start(running.listener, metrics_listener, tls)
         yield running
     finally:
         await running.server.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import ssl
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -166,3 +168,42 @@ def test_the_files_come_from_the_configuration(authority: Authority) -> None:
     )
     assert TlsFiles.from_config(config.server.grpc_tls) == replace(files, mutual=False)
     assert TlsFiles.from_config(testing_config().server.grpc_tls) is None
+
+
+async def test_a_server_shows_a_new_certificate_to_new_connections(authority: Authority) -> None:
+    """Files that are replaced, in whatever order, need no restart; wrong ones are not shown."""
+    server, client = authority.pod("b"), authority.pod("a")
+    inbound = Recorder()
+    async with serving(inbound, settings=ServerSettings(tls=server, name="127.0.0.1")) as (_, port):
+        first = await _shown(port, client)
+        shutil.copy(client.key_file, server.key_file)
+        assert await _shown(port, client) == first
+        authority.pod("b")
+        assert await _shown(port, client) != first
+
+
+async def _shown(port: int, client: TlsFiles) -> bytes:
+    """Return the certificate that a server shows now."""
+    context = ssl.create_default_context(cafile=client.ca_file)
+    context.load_cert_chain(client.cert_file, client.key_file)
+    context.set_alpn_protocols(["h2"])
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.transport.abort()
+    return bytes(shown)
+
+
+def test_a_certificate_that_does_not_name_this_pod_is_refused(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """It is found out here, not by every peer that then cannot connect."""
+    files = authority.pod("b", "10.1.2.3")
+    files.check("10.1.2.3")
+    with pytest.raises(BadCertificate, match=r"b\.pem does not name 127\.0\.0\.1.* 10\.1\.2\.3"):
+        files.check("127.0.0.1")
+    pair = authority.issue("wild", ["*.pods.example"])
+    wild = TlsFiles(str(pair.cert_file), str(pair.key_file), "", mutual=False)
+    wild.check("One.pods.example")
+    for name in ("pods.example", "a.b.pods.example", "127.0.0.1"):
+        with pytest.raises(BadCertificate):
+            wild.check(name)

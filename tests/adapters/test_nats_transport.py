@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from structlog.testing import capture_logs
 
 from daisi_ws.adapters.nats_connection import NatsConnection, NatsSettings
 from daisi_ws.adapters.nats_transport import put_under
+from daisi_ws.config import ClientTls
 from daisi_ws.embedded import NatsServer
 from tests.adapters.certificates import Authority
 
@@ -158,8 +158,8 @@ async def test_over_tls(tmp_path: Path) -> None:
     files = Authority(tmp_path).pod("nats")
     config = f'tls {{ cert_file: "{files.cert_file}", key_file: "{files.key_file}" }}'
     with NatsServer(config=config) as server:
-        context = ssl.create_default_context(cafile=files.ca_file)
-        settings = NatsSettings(server.url.replace("nats:", "tls:"), tls=context)
+        tls = ClientTls(enabled=True, ca_file=files.ca_file)
+        settings = NatsSettings(server.url.replace("nats:", "tls:"), tls=tls)
         connection, taken = NatsConnection(settings, "test"), Taken()
         await connection.connect_once()
         subscriber = connection.subscriber(taken)

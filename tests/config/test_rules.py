@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 from daisi_ws.config import FIELDS, ConfigError, Problem, testing_config
 from daisi_ws.config.rules import CHECKS
 from daisi_ws.config.rules_order import ORDERS
+from daisi_ws.embedded.authority import Authority
 
 
 def problems(**values: object) -> list[Problem]:
@@ -272,3 +273,19 @@ def test_files_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
     assert [problem.key for problem in found] == ["nats.tls.key_file"]
     found = problems(nats__tls__enabled=True, nats__tls__ca_file=str(tmp_path))
     assert "is not there, or not a file" in found[0].wrong
+
+
+def test_certificates_out_of_their_time_are_problems(tmp_path: Path) -> None:
+    """One line says which file, since or until when, and what to do."""
+    authority, now = Authority(tmp_path), datetime.now(UTC)
+    expired = authority.issue("expired", begins=now - timedelta(days=3), lasts=timedelta(days=1))
+    early = authority.issue("early", begins=now + timedelta(days=3))
+    for pair, said in ((expired, "has expired on"), (early, "is not valid before")):
+        found = problems(
+            server__http_tls__enabled=True,
+            server__http_tls__cert_file=str(pair.cert_file),
+            server__http_tls__key_file=str(pair.key_file),
+        )
+        assert [problem.key for problem in found] == ["server.http_tls.cert_file"]
+        assert f"{pair.cert_file}" in found[0].wrong
+        assert said in found[0].wrong

@@ -419,7 +419,7 @@ def _grouped(published: Iterable[Published]) -> _Groups:
 @asynccontextmanager
 async def audit(cluster: Cluster) -> AsyncIterator[Audit]:
     """Run an audit; its clients are closed at the end."""
-    session = client_session()
+    session = client_session(cluster.hosts[0].tls)
     running = Audit(cluster, session)
     try:
         yield running
@@ -430,6 +430,9 @@ async def audit(cluster: Cluster) -> AsyncIterator[Audit]:
 
 async def metric(host: Host, name: str) -> float:
     """Return the sum of all series of a metric, as any worker of the host tells it."""
-    async with aiohttp.ClientSession() as session, session.get(f"{host.base_url}/metrics") as reply:
+    async with (
+        client_session(host.tls) as session,
+        session.get(f"{host.base_url}/metrics") as reply,
+    ):
         lines = (await reply.text()).splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))

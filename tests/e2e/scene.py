@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -100,15 +101,27 @@ async def scene(
     workers: int = 2,
     users: int = USERS,
     admins: int = ADMINS,
+    tls: ssl.SSLContext | None = None,
+    nats_login: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Scene]:
-    """Set the scene; all watchers are connected when it is entered."""
+    """Set the scene; all watchers are connected when it is entered.
+
+    :param tls: what clients trust, if the environment turns on TLS toward them.
+    :param nats_login: options with which the publisher connects.
+    """
     client = await nats_py.connect(
-        nats.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=_ignore
+        nats.url,
+        reconnect_time_wait=0.1,
+        max_reconnect_attempts=-1,
+        error_cb=_ignore,
+        **(nats_login or {}),
     )
     store = Redis.from_url(redis.url, socket_timeout=2)
     try:
         async with (
-            cluster(folder, redis.url, nats.url, workers=workers, environment=environment) as made,
+            cluster(
+                folder, redis.url, nats.url, workers=workers, environment=environment, tls=tls
+            ) as made,
             audit(made) as watching,
         ):
             publisher = Publisher(client, AGENTS, CHATS)
@@ -173,7 +186,7 @@ async def until(
 async def ready(host: Host) -> list[tuple[int, dict[str, Any]]]:
     """Ask `/ready` often enough to reach every worker of a host; one answer for each pod."""
     answers: dict[str, tuple[int, dict[str, Any]]] = {}
-    connector = aiohttp.TCPConnector(force_close=True)
+    connector = aiohttp.TCPConnector(force_close=True, ssl=host.tls or True)
     async with aiohttp.ClientSession(connector=connector) as session:
         for _ in range(8 * host.workers):
             async with session.get(f"{host.base_url}/ready") as reply:

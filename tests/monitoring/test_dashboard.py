@@ -32,6 +32,7 @@ def test_every_metric_is_shown() -> None:
     hidden = {name for name in product_metrics() if name not in asked}
     assert hidden == {
         "dws_catch_ups_total",
+        "dws_certificate_expiry_seconds",
         "dws_connection_duration_seconds",
         "dws_resume_scans_total",
     }
