@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from daisi_ws.adapters import redis_keys
+from daisi_ws.adapters.redis_cluster import ClusterLink
 from daisi_ws.adapters.redis_link import RedisLink, Reply
 from daisi_ws.log import limited
 
@@ -34,7 +35,7 @@ _encode = msgspec.json.Encoder().encode
 class KillsRedis:
     """:class:`daisi_ws.app.ports.Kills` over one Redis connection."""
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: RedisLink | ClusterLink) -> None:
         self._link = link
 
     async def publish(self, channel: str, new_pod_id: str, holder: str) -> None:

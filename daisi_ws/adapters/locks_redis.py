@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
 from daisi_ws.adapters import redis_keys
-from daisi_ws.adapters.redis_link import Argument, RedisLink, Script
+from daisi_ws.adapters.redis_cluster import ClusterLink
+from daisi_ws.adapters.redis_link import Argument, RedisLink, Reply, Script
 from daisi_ws.app.ports import Acquired, Held
 
 _CHUNK: Final = 200
@@ -14,7 +16,7 @@ _ANY_BYTES: Final = "latin-1"
 """Lock values are ASCII, if they are ours; whatever else stands there must be told back exactly,
 or it could not be replaced."""
 
-_LEASE_PREFIX: Final = redis_keys.pod("")
+_Run = tuple[Script, Sequence[str], Sequence[Argument]]
 
 Lease = TypeVar("Lease", bound=tuple[object, ...])
 
@@ -22,8 +24,11 @@ Lease = TypeVar("Lease", bound=tuple[object, ...])
 class LocksRedis:
     """:class:`daisi_ws.app.ports.Locks` and `Farewells` over one Redis connection."""
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: RedisLink | ClusterLink) -> None:
         self._link = link
+        # On a cluster each lock has a slot of its own, and a script keys of one.
+        self._chunk = _CHUNK if link.in_order else 1
+        self._lease_prefix = redis_keys.pod("") if link.in_order else ""
         self._acquire = Script.load("lock_acquire")
         self._renew = Script.load("lock_renew")
         self._release = Script.load("lock_release")
@@ -39,45 +44,57 @@ class LocksRedis:
         reply = await self._link.run(
             self._acquire,
             (key, redis_keys.fence(key), redis_keys.leaving(key)),
-            (owner, _milliseconds(ttl_seconds), holder.encode(_ANY_BYTES), _LEASE_PREFIX),
+            (owner, _milliseconds(ttl_seconds), holder.encode(_ANY_BYTES), self._lease_prefix),
         )
         if isinstance(reply, int):
             return Acquired(reply)
         holder = reply[0].decode(_ANY_BYTES)
-        return Held(holder, alive=bool(reply[1]), leaving=bool(reply[2]))
+        alive = bool(reply[1])
+        if not self._lease_prefix:
+            alive = bool(await self._link.call("EXISTS", redis_keys.pod(holder.partition("#")[0])))
+        return Held(holder, alive=alive, leaving=bool(reply[2]))
 
     async def renew(self, leases: Sequence[tuple[str, str, float]]) -> list[bool]:
-        """See :meth:`Locks.renew`. Beyond 200 there is a round trip for each 200."""
-        kept: list[bool] = []
-        for chunk in _chunks(leases):
+        """See :meth:`Locks.renew`. One script for 200; on a cluster for each, all at once."""
+        runs: list[_Run] = []
+        for chunk in self._chunks(leases):
             arguments: list[Argument] = []
             for _, owner, ttl_seconds in chunk:
                 arguments += (owner, _milliseconds(ttl_seconds))
             keys = _keys([key for key, _, _ in chunk])
-            kept += map(bool, await self._link.run(self._renew, keys, arguments))
-        return kept
+            runs.append((self._renew, keys, arguments))
+        return [bool(kept) for found in await self._run(runs) for kept in found]
 
     async def release(self, leases: Sequence[tuple[str, str]]) -> None:
-        """See :meth:`Locks.release`. Beyond 200 there is a round trip for each 200."""
-        for chunk in _chunks(leases):
+        """See :meth:`Locks.release`. Like :meth:`renew`."""
+        runs: list[_Run] = []
+        for chunk in self._chunks(leases):
             keys = _keys([key for key, _ in chunk])
-            await self._link.run(self._release, keys, [owner for _, owner in chunk])
+            runs.append((self._release, keys, [owner for _, owner in chunk]))
+        await self._run(runs)
 
     async def announce(self, leases: Sequence[tuple[str, str]], ttl_seconds: float) -> None:
-        """See :meth:`Farewells.announce`. Beyond 200 there is a round trip for each 200."""
-        for chunk in _chunks(leases):
+        """See :meth:`Farewells.announce`. Like :meth:`renew`."""
+        runs: list[_Run] = []
+        for chunk in self._chunks(leases):
             keys = [redis_keys.leaving(key) for key, _ in chunk]
             arguments: list[Argument] = [_milliseconds(ttl_seconds)]
             arguments += [owner for _, owner in chunk]
-            await self._link.run(self._leaving, keys, arguments)
+            runs.append((self._leaving, keys, arguments))
+        await self._run(runs)
+
+    def _chunks(self, leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
+        return (leases[at : at + self._chunk] for at in range(0, len(leases), self._chunk))
+
+    async def _run(self, runs: Sequence[_Run]) -> list[Reply]:
+        """Run scripts: long ones one after the other, so that other commands get between them."""
+        if self._chunk == 1:
+            return await asyncio.gather(*(self._link.run(*run) for run in runs))
+        return [await self._link.run(*run) for run in runs]
 
 
 def _keys(locks: Sequence[str]) -> list[str]:
     return [key for lock in locks for key in (lock, redis_keys.fence(lock))]
-
-
-def _chunks(leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
-    return (leases[at : at + _CHUNK] for at in range(0, len(leases), _CHUNK))
 
 
 def _milliseconds(seconds: float) -> int:

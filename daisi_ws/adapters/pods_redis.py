@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from daisi_ws.adapters import redis_keys
+from daisi_ws.adapters.redis_cluster import ClusterLink
 from daisi_ws.adapters.redis_link import RedisLink, Script
 from daisi_ws.app.ports import PodRecord, ReaderRecord
 from daisi_ws.domain.errors import Unavailable
@@ -55,12 +56,13 @@ class PodsRedis:
     """
 
     def __init__(
-        self, link: RedisLink, stream_name: str, lease_seconds: Callable[[], float]
+        self, link: RedisLink | ClusterLink, stream_name: str, lease_seconds: Callable[[], float]
     ) -> None:
         self._link = link
-        self._stream = stream_name
         self._lease_seconds = lease_seconds
         self._refresh = Script.load("refresh_pod")
+        keys = (redis_keys.reader_epoch, redis_keys.reader)
+        self._reader_keys = tuple(key(stream_name, not link.in_order) for key in keys)
         self._claim_reader = Script.load("claim_reader")
         self._resign_reader = Script.load("resign_reader")
         self._keep_reader = Script.load("keep_reader")
@@ -68,9 +70,13 @@ class PodsRedis:
 
     async def refresh(self, record: PodRecord) -> bool:
         """See :meth:`Pods.refresh`."""
-        keys = (redis_keys.pod(record.pod_id), redis_keys.PODS)
-        arguments = (_encode(record), int(self._lease_seconds() * 1000), record.pod_id)
-        return bool(await self._link.run(self._refresh, keys, arguments))
+        key, lease = redis_keys.pod(record.pod_id), int(self._lease_seconds() * 1000)
+        if not self._link.in_order:
+            await self._link.call("SADD", redis_keys.PODS, record.pod_id)
+            before = await self._link.call("SET", key, _encode(record), "PX", lease, "GET")
+            return before is not None
+        arguments = (_encode(record), lease, record.pod_id)
+        return bool(await self._link.run(self._refresh, (key, redis_keys.PODS), arguments))
 
     async def leases(self, pod_ids: Sequence[str]) -> list[bool]:
         """See :meth:`Pods.leases`."""
@@ -84,7 +90,11 @@ class PodsRedis:
         )
         if not ids:
             return []
-        found = await self._link.call("MGET", *(redis_keys.pod(pod_id) for pod_id in ids))
+        keys = [redis_keys.pod(pod_id) for pod_id in ids]
+        if self._link.in_order:
+            found = await self._link.call("MGET", *keys)
+        else:
+            found = await asyncio.gather(*(self._link.send("GET", key) for key in keys))
         gone = [pod_id for pod_id, record in zip(ids, found, strict=True) if record is None]
         if gone:
             await self._link.call("SREM", redis_keys.PODS, *gone)
@@ -110,7 +120,8 @@ class PodsRedis:
         del made
         if found is None:
             raise Unavailable("the data was lost just now")
-        return str(found.decode())
+        # A replica that took over has the key, and may lack what was written last.
+        return f"{found.decode()}.{self._link.server_run}"
 
     async def claim_host(self, host: str, supervisor: str) -> str | None:
         """See :meth:`Pods.claim_host`."""
@@ -126,19 +137,19 @@ class PodsRedis:
     async def claim_reader(self, pod_id: str, stream: str, now: float, known: int = 0) -> int:
         """See :meth:`Pods.claim_reader`."""
         record = ReaderRecord(pod_id=pod_id, epoch=0, stream=stream, since=now)
-        keys = (redis_keys.reader_epoch(self._stream), redis_keys.reader(self._stream))
-        return int(await self._link.run(self._claim_reader, keys, (_encode(record), known)))
+        return int(
+            await self._link.run(self._claim_reader, self._reader_keys, (_encode(record), known))
+        )
 
     async def keep_reader(self, record: ReaderRecord) -> bool:
         """See :meth:`Pods.keep_reader`."""
-        keys = (redis_keys.reader_epoch(self._stream), redis_keys.reader(self._stream))
         arguments = (_encode(record), record.epoch)
-        return bool(await self._link.run(self._keep_reader, keys, arguments))
+        return bool(await self._link.run(self._keep_reader, self._reader_keys, arguments))
 
     async def reader(self) -> ReaderRecord | None:
         """See :meth:`Pods.reader`."""
-        return decode_reader(await self._link.call("GET", redis_keys.reader(self._stream)))
+        return decode_reader(await self._link.call("GET", self._reader_keys[1]))
 
     async def resign_reader(self, pod_id: str) -> None:
         """See :meth:`Pods.resign_reader`."""
-        await self._link.run(self._resign_reader, (redis_keys.reader(self._stream),), (pod_id,))
+        await self._link.run(self._resign_reader, self._reader_keys[1:], (pod_id,))

@@ -2,7 +2,8 @@
 
 The first group is the wire contract's, shared with older pods. The second is the project's own.
 A fence shares its lock's cluster slot by a hash tag; identifiers hold no braces, so nothing else
-can. Route keys are made by :func:`daisi_ws.domain.subjects.route_key`.
+can. On a Redis Cluster the reader's two keys share one as well: `reader:{<stream>}`. Route keys are
+made by :func:`daisi_ws.domain.subjects.route_key`.
 
 | key | value |
 |---|---|
@@ -50,14 +51,14 @@ def pod(pod_id: str) -> str:
     return f"pod:{pod_id}"
 
 
-def reader(stream_name: str) -> str:
-    """Return the key of the record of a stream's reader."""
-    return f"reader:{stream_name}"
+def reader(stream_name: str, one_slot: bool = False) -> str:
+    """Return the key of the record of a stream's reader; `one_slot`: beside its number."""
+    return f"reader:{{{stream_name}}}" if one_slot else f"reader:{stream_name}"
 
 
-def reader_epoch(stream_name: str) -> str:
-    """Return the key of the number of a stream's newest reader."""
-    return f"reader_epoch:{stream_name}"
+def reader_epoch(stream_name: str, one_slot: bool = False) -> str:
+    """Return the key of the number of a stream's newest reader; `one_slot`: beside its record."""
+    return f"reader_epoch:{{{stream_name}}}" if one_slot else f"reader_epoch:{stream_name}"
 
 
 def host(name: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,13 @@ class RedisLink:
 
     :param connect: makes a new, unconnected connection that speaks RESP3.
     :param timeout: seconds within which every reply must come.
+    :ivar server_run: what Redis calls the life of its process that we are connected to, known when
+        the connection is up; empty where it does not tell. Another one may lack what was written
+        last: it was started again, or is the replica of the one that is gone.
     """
+
+    in_order = True
+    """Whether all that is sent is done in the order in which it is sent."""
 
     def __init__(self, connect: Callable[[], AbstractConnection], timeout: float) -> None:
         self._make = connect
@@ -72,11 +79,13 @@ class RedisLink:
         self._on_up: list[Callable[[], None]] = []
         self._on_down: list[Callable[[], None]] = []
         self._on_push: dict[str, Callable[[list[Any]], None]] = {}
+        self._on_refused: list[Callable[[RedisError], None]] = []
         self._keeper: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._up = asyncio.Event()
         self._logged = ""
         self._seen_as: tuple[bytes, bytes] | None = None
+        self.server_run = ""
         self.down_since: float | None = None
         self.problem = "not connected yet"
 
@@ -89,6 +98,15 @@ class RedisLink:
     def working(self) -> bool:
         """Tell whether what keeps the connection up has not ended, against all expectation."""
         return self._keeper is None or not self._keeper.done()
+
+    @property
+    def nodes(self) -> Sequence[RedisLink]:
+        """Return the connections to all servers: this one."""
+        return (self,)
+
+    def node_of(self, key: str) -> RedisLink:
+        """Return the connection to the server that has a key: this one."""
+        return self
 
     def on_connect(self, callback: Callable[[RedisLink], None]) -> None:
         """Call back on each new connection, to send what sets it up before anything else.
@@ -110,6 +128,10 @@ class RedisLink:
     def on_push(self, kind: str, callback: Callable[[list[Any]], None]) -> None:
         """Call back for RESP3 pushes of one kind (`invalidate`, `pmessage`)."""
         self._on_push[kind] = callback
+
+    def on_refused(self, callback: Callable[[RedisError], None]) -> None:
+        """Call back for each command that the server refused."""
+        self._on_refused.append(callback)
 
     def keep_loaded(self, *scripts: Script) -> None:
         """Load scripts with each new connection, so that their first run costs no second trip."""
@@ -139,11 +161,10 @@ class RedisLink:
         command refused; nobody needs to look at it. Replies are bytes, not text. Of the pub/sub
         commands only those with one channel or pattern are counted right.
         """
+        if self._connection is None:
+            return failed(Unavailable(f"Redis is away: {self.problem}"))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
-        if self._connection is None:
-            _fail(future, Unavailable(f"Redis is away: {self.problem}"))
-            return future
         packed = self._connection.pack_command(*command)
         if not self._outgoing:
             loop.call_soon(self._write)
@@ -211,6 +232,8 @@ class RedisLink:
         parser.set_pubsub_push_handler(self._pushed)
         self._connection = connection
         self._end_predecessor()
+        self.server_run = ""
+        self.send("INFO", "server").add_done_callback(self._note_run)
         for script in self._scripts.values():
             self.send("SCRIPT", "LOAD", script.text)
         for callback in self._on_connect:
@@ -236,6 +259,11 @@ class RedisLink:
             fields = dict(field.partition(b"=")[::2] for field in told.result().split())
             self._seen_as = fields[b"id"], fields[b"addr"]
 
+    def _note_run(self, told: asyncio.Future[Reply]) -> None:
+        if not told.cancelled() and told.exception() is None:
+            found = re.search(rb"run_id:(\w+)", told.result())
+            self.server_run = found[1].decode() if found else ""
+
     async def _read(self, connection: AbstractConnection) -> None:
         parser: Any = connection._parser  # noqa: SLF001
         while True:
@@ -253,6 +281,8 @@ class RedisLink:
                 continue
             if not isinstance(reply, NoScriptError):
                 _fail(future, Unavailable(f"Redis refused: {reply}"))
+                for callback in self._on_refused:
+                    callback(reply)
             else:
                 _fail(future, reply)
             if isinstance(reply, ReadOnlyError):
@@ -265,7 +295,7 @@ class RedisLink:
         self.down_since = None
         self._logged = ""
         log.info("redis connected")
-        _tell(self._on_up)
+        tell(self._on_up)
 
     async def _pushed(self, message: list[Any]) -> object:
         kind = message[0].decode() if isinstance(message[0], bytes) else str(message[0])
@@ -308,7 +338,7 @@ class RedisLink:
             self._logged = problem
             log.warning("redis away", problem=problem)
         if was_up:
-            _tell(self._on_down)
+            tell(self._on_down)
 
     def _disconnect(self, problem: str) -> None:
         connection, self._connection = self._connection, None
@@ -325,13 +355,20 @@ class RedisLink:
             _fail(future, Unavailable(f"Redis is away: {problem}"))
 
 
-def _tell(callbacks: list[Callable[[], None]]) -> None:
+def tell(callbacks: list[Callable[[], None]]) -> None:
     """Call all: one that raised would end the task that connects again."""
     for callback in callbacks:
         try:
             callback()
         except Exception:
             log.exception("change of the redis connection not handled")
+
+
+def failed(error: Exception) -> asyncio.Future[Reply]:
+    """Return a future that has ended with an error, which nobody has to look at."""
+    future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    _fail(future, error)
+    return future
 
 
 def _fail(future: asyncio.Future[Reply], error: Exception) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
+from weakref import WeakSet
 
 import structlog
 
 from daisi_ws.adapters import redis_keys
 from daisi_ws.adapters.pods_redis import decode_reader
+from daisi_ws.adapters.redis_cluster import ClusterLink
 from daisi_ws.adapters.redis_link import RedisLink, Script
 from daisi_ws.app.ports import ReaderRecord
 from daisi_ws.domain.errors import Unavailable
@@ -35,7 +38,7 @@ class RoutesRedis:
 
     def __init__(
         self,
-        link: RedisLink,
+        link: RedisLink | ClusterLink,
         pod_id: str,
         stream_name: str,
         ttl: Callable[[], float],
@@ -43,13 +46,13 @@ class RoutesRedis:
     ) -> None:
         self._link = link
         self._pod_id = pod_id
-        self._reader_key = redis_keys.reader(stream_name)
+        self._reader_key = redis_keys.reader(stream_name, not link.in_order)
         self._ttl = ttl
         self._shared = shared
         self._forget = Script.load("forget_pod")
         self._renew = Script.load("renew_routes")
         self._invalidated: list[Callable[[Sequence[str] | None], None]] = []
-        self._tracked = False
+        self._tracked: WeakSet[RedisLink] = WeakSet()
         link.on_connect(self._track)
         link.on_push("invalidate", self._on_push)
         link.on_down(lambda: self._tell(None))
@@ -57,7 +60,7 @@ class RoutesRedis:
     @property
     def tracking(self) -> bool:
         """See :attr:`Routes.tracking`."""
-        return self._tracked and self._link.up
+        return self._link.up and all(node in self._tracked for node in self._link.nodes)
 
     def on_invalidated(self, callback: Callable[[Sequence[str] | None], None]) -> None:
         """See :meth:`Routes.on_invalidated`."""
@@ -73,6 +76,10 @@ class RoutesRedis:
             key = route_key(interest)
             sent.append(self._link.send("SADD", key, self._pod_id))
             sent.append(self._link.send("PEXPIRE", key, ttl))
+        if not self._link.in_order:
+            # Whoever becomes the reader says so before it reads a route: so look after the routes
+            # are there. On one connection that is the order of the commands.
+            await asyncio.gather(*sent)
         reader = self._link.send("GET", self._reader_key)
         if not self._shared:
             *_, found = await asyncio.gather(*sent, reader)
@@ -90,7 +97,9 @@ class RoutesRedis:
 
     async def renew(self, interests: Sequence[tuple[str, float]]) -> None:
         """See :meth:`Routes.renew`."""
-        chunks = (interests[at : at + _CHUNK] for at in range(0, len(interests), _CHUNK))
+        # On a cluster each route has a slot of its own, and a script keys of one.
+        size = _CHUNK if self._link.in_order else 1
+        chunks = (interests[at : at + size] for at in range(0, len(interests), size))
         await asyncio.gather(
             *(
                 self._link.run(
@@ -106,15 +115,23 @@ class RoutesRedis:
         """See :meth:`Routes.owners`."""
         asked = []
         for interest in interests:
-            self._link.send("CLIENT", "CACHING", "YES").add_done_callback(_consume)
-            asked.append(self._link.send("SMEMBERS", route_key(interest)))
+            key = route_key(interest)
+            node = self._link.node_of(key)
+            node.send("CLIENT", "CACHING", "YES").add_done_callback(_consume)
+            asked.append(node.send("SMEMBERS", key))
         found = await asyncio.gather(*asked)
         return [frozenset(member.decode() for member in members) for members in found]
 
     async def forget_pod(self, interest: str, pod_id: str) -> None:
         """See :meth:`Routes.forget_pod`."""
-        keys = (route_key(interest), redis_keys.pod(pod_id))
-        await self._link.run(self._forget, keys, (pod_id,))
+        route, lease = route_key(interest), redis_keys.pod(pod_id)
+        if self._link.in_order:
+            await self._link.run(self._forget, (route, lease), (pod_id,))
+        elif not await self._link.call("EXISTS", lease):
+            # The two lie apart: a pod that has come back in between is put back.
+            await self._link.call("SREM", route, pod_id)
+            if await self._link.call("EXISTS", lease):
+                await self._link.call("SADD", route, pod_id)
 
     async def check(self) -> bool:
         """Ask whether changes are still being told; begin anew where they are not.
@@ -126,29 +143,33 @@ class RoutesRedis:
         if not self.tracking:
             return True
         try:
-            told = await self._link.call("CLIENT", "TRACKINGINFO")
+            nodes = self._link.nodes
+            told = await asyncio.gather(*(node.send("CLIENT", "TRACKINGINFO") for node in nodes))
         except Unavailable:
             if self._link.up:
                 return True  # the question is refused, perhaps by an ACL
             raise
-        if _tracks(told):
+        silent = [node for node, info in zip(nodes, told, strict=True) if not _tracks(info)]
+        if not silent:
             return True
-        self._track(self._link)
+        for node in silent:
+            self._track(node)
         self._tell(None)
         return False
 
     def _track(self, link: RedisLink) -> None:
-        self._tracked = False
+        self._tracked.discard(link)
         # OPTIN: only what is read to be cached is tracked, not every lock and token that is looked
         # at.
-        link.send("CLIENT", "TRACKING", "ON", "OPTIN").add_done_callback(self._look)
+        link.send("CLIENT", "TRACKING", "ON", "OPTIN").add_done_callback(partial(self._look, link))
 
-    def _look(self, tracked: asyncio.Future[Any]) -> None:
+    def _look(self, link: RedisLink, tracked: asyncio.Future[Any]) -> None:
         if tracked.cancelled():
             return
         error = tracked.exception()
-        self._tracked = error is None
-        if error is not None:
+        if error is None:
+            self._tracked.add(link)
+        else:
             limited(log, "routes are not cached, every pod gets every event", problem=str(error))
 
     def _on_push(self, message: list[Any]) -> None:

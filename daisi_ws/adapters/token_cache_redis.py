@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Final
 
 from daisi_ws.adapters import redis_keys
+from daisi_ws.adapters.redis_cluster import ClusterLink
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.app.token_ports import UntrustedEntry
 from daisi_ws.domain.principal import Kind
@@ -27,7 +28,7 @@ class RedisTokenCache:
     :param key_hex: the key of these tokens, 64 hex characters.
     """
 
-    def __init__(self, link: RedisLink, kind: Kind, key_hex: str) -> None:
+    def __init__(self, link: RedisLink | ClusterLink, kind: Kind, key_hex: str) -> None:
         self._link = link
         self._kind = kind
         self._key = bytes.fromhex(key_hex)

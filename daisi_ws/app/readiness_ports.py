@@ -33,7 +33,9 @@ class ConsumerState:
 class Connected(Protocol):
     """A connection that is kept up in the background."""
 
-    problem: str
+    @property
+    def problem(self) -> str:
+        """Return why it is not there."""
 
     @property
     def up(self) -> bool:

@@ -12,7 +12,8 @@ from typing import Any, Final
 from daisi_ws.adapters.nats_connection import ApiError, NatsConnection, NatsSettings
 from daisi_ws.adapters.nats_stream import STREAM_NOT_FOUND
 from daisi_ws.adapters.pods_redis import PodsRedis
-from daisi_ws.adapters.redis_connect import connection_factory
+from daisi_ws.adapters.redis_cluster import ClusterLink, redis_link
+from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.app.ports import PodRecord, ReaderRecord
 from daisi_ws.cli.links import CONNECT_SECONDS, nats_away, redis_away, stream_missing
@@ -90,7 +91,9 @@ class Snapshot:
 class Observer:
     """Reads snapshots over one connection each to Redis and NATS, kept up in the background."""
 
-    def __init__(self, config: Config, link: RedisLink, connection: NatsConnection) -> None:
+    def __init__(
+        self, config: Config, link: RedisLink | ClusterLink, connection: NatsConnection
+    ) -> None:
         self._config = config
         self._link = link
         self._nats = connection
@@ -100,7 +103,7 @@ class Observer:
     @asynccontextmanager
     async def open(cls, config: Config) -> AsyncIterator[Observer]:
         """Connect for the time of the block; what is away shows in the snapshots."""
-        link = RedisLink(connection_factory(config.redis), config.redis.timeout_ms / 1000)
+        link = redis_link(RedisOpener(config.redis))
         connection = NatsConnection(NatsSettings.from_config(config.nats), "daisi-ws status")
         connected = asyncio.Event()
         connection.on_up(connected.set)

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 
 from daisi_ws import log
 from daisi_ws.adapters.nats_connection import NatsConnection, NatsSettings
-from daisi_ws.adapters.redis_connect import connection_factory
+from daisi_ws.adapters.redis_cluster import ClusterLink
+from daisi_ws.adapters.redis_cluster import redis_link as made_for
+from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.cli.options import Failure
 from daisi_ws.config import Config, Redis
@@ -42,12 +44,12 @@ async def nats_connection(config: Config, name: str) -> AsyncIterator[NatsConnec
 
 
 @asynccontextmanager
-async def redis_link(config: Config) -> AsyncIterator[RedisLink]:
+async def redis_link(config: Config) -> AsyncIterator[RedisLink | ClusterLink]:
     """Connect to Redis for the time of the block.
 
     :raises Failure: it is not there.
     """
-    link = RedisLink(connection_factory(config.redis), config.redis.timeout_ms / 1000)
+    link = made_for(RedisOpener(config.redis))
     link.start()
     try:
         try:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from daisi_ws.config.schema import Redis
 
+RedisKind = Literal["server", "sentinel", "cluster"]
+
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE
 )
+_REDIS_SCHEMES: dict[str, RedisKind] = {
+    "": "server",
+    "+sentinel": "sentinel",
+    "+cluster": "cluster",
+}
+_PORTS: dict[RedisKind, int] = {"server": 6379, "sentinel": 26_379, "cluster": 6379}
+_PATHS = {
+    "server": re.compile(r"(/(?P<db>\d{0,5}))?"),
+    "sentinel": re.compile(r"/(?P<service>[A-Za-z0-9._-]+)(/(?P<db>\d{0,5}))?"),
+    "cluster": re.compile(r"/?"),  # a cluster has one database
+}
 _NATS_SCHEMES = ("nats", "tls", "ws", "wss")
 
 
@@ -19,6 +33,11 @@ class RedisTarget(msgspec.Struct, frozen=True):
     """Where Redis is and as whom to log in; what ``redis.address`` says wins.
 
     Its repr does not show the password.
+
+    :param host: of the server; of the first Sentinel or node where there are several.
+    :param kind: one server, Sentinels that know it, or nodes of a Redis Cluster.
+    :param others: further Sentinels or nodes.
+    :param service: what the Sentinels call the server.
     """
 
     host: str
@@ -27,39 +46,90 @@ class RedisTarget(msgspec.Struct, frozen=True):
     username: str
     password: str
     tls: bool
+    kind: RedisKind = "server"
+    others: tuple[tuple[str, int], ...] = ()
+    service: str = ""
 
     def __repr__(self) -> str:
-        return f"RedisTarget({self.host}:{self.port}/{self.db}, tls={self.tls})"
+        at = ",".join(f"{host}:{port}" for host, port in self.addresses)
+        return f"RedisTarget({self.kind} {at}/{self.db}, tls={self.tls})"
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """All Sentinels or nodes, or the one server."""
+        return ((self.host, self.port), *self.others)
+
+
+class RedisAddress(msgspec.Struct, frozen=True):
+    """What ``redis.address`` says; ``db`` is None where it says none."""
+
+    kind: RedisKind
+    nodes: tuple[tuple[str, int], ...]
+    tls: bool
+    service: str
+    db: int | None
+    username: str
+    password: str
 
 
 def redis_target(redis: Redis) -> RedisTarget:
     """Take ``redis.address`` apart and fill in what the other keys of the section say.
 
-    :raises ValueError: it is neither host:port nor a redis:// or rediss:// URL.
+    :raises ValueError: it is no address of Redis.
     """
-    url = redis_url(redis.address)
+    address = redis_address(redis.address)
+    (host, port), *others = address.nodes
     return RedisTarget(
-        host=url.hostname or "",
-        port=url.port or 6379,
-        db=int(url.path.strip("/") or redis.db),
-        username=unquote(url.username or "") or redis.username,
-        password=unquote(url.password or "") or redis.password,
-        tls=url.scheme == "rediss" or redis.tls.enabled,
+        host=host,
+        port=port,
+        db=redis.db if address.db is None else address.db,
+        username=address.username or redis.username,
+        password=address.password or redis.password,
+        tls=address.tls or redis.tls.enabled,
+        kind=address.kind,
+        others=tuple(others),
+        service=address.service,
     )
 
 
-def redis_url(address: str) -> SplitResult:
-    """``address`` as a URL; host:port is read as redis://host:port.
+def redis_address(address: str) -> RedisAddress:
+    """Take an address apart; host:port is read as redis://host:port.
 
-    :raises ValueError: it is neither.
+    :raises ValueError: it is none.
     """
     url = urlsplit(address if "://" in address else f"redis://{address}")
-    plain = not url.query and not url.fragment and re.fullmatch(r"(/\d{0,5})?", url.path)
-    if url.scheme not in ("redis", "rediss") or not url.hostname or not plain:
+    kind = _REDIS_SCHEMES.get(url.scheme.removeprefix("rediss").removeprefix("redis"))
+    login, _, hosts = url.netloc.rpartition("@")
+    if kind is None or url.query or url.fragment:
         raise ValueError("not an address of Redis")
-    if url.port == 0 or ("://" not in address and url.port is None):
+    nodes = tuple(_node(host, _PORTS[kind]) for host in hosts.split(","))
+    path = _PATHS[kind].fullmatch(url.path)
+    if path is None or (kind == "server" and len(nodes) > 1):
+        raise ValueError("not an address of Redis")
+    if "://" not in address and not re.search(r":\d+(/|$)", address):
         raise ValueError("no port")
-    return url
+    username, _, password = login.partition(":")
+    found = path.groupdict()
+    return RedisAddress(
+        kind=kind,
+        nodes=nodes,
+        tls=url.scheme.startswith("rediss"),
+        service=found.get("service") or "",
+        db=int(found["db"]) if found.get("db") else None,
+        username=unquote(username),
+        password=unquote(password),
+    )
+
+
+def _node(text: str, port: int) -> tuple[str, int]:
+    """Take `host:port`, `host` or `[IPv6]:port` apart.
+
+    :raises ValueError: it is none of them.
+    """
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or parts.port == 0 or parts.username is not None:
+        raise ValueError("not a host and a port")
+    return parts.hostname, parts.port or port
 
 
 def is_nats_url(url: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 
-from daisi_ws.config.addresses import is_nats_url, is_origin, redis_url
+from daisi_ws.config.addresses import is_nats_url, is_origin, redis_address
 from daisi_ws.config.keys import without_userinfo
 from daisi_ws.config.problems import Problem, origin_of, quoted
 from daisi_ws.config.rules_order import out_of_order
@@ -109,13 +109,15 @@ def _dead_letters(config: Config) -> Wrong:
 def _redis_address(config: Config) -> Wrong:
     redis = config.redis
     try:
-        url = redis_url(redis.address)
+        found = redis_address(redis.address)
     except ValueError:
         address = quoted(str(without_userinfo(redis.address)))
         return f"{address} is not an address of Redis", FIELDS["redis.address"].right
-    if url.path.strip("/") and redis.db and int(url.path.strip("/")) != redis.db:
+    if found.db and redis.db and found.db != redis.db:
         return "it names another database than redis.db", "the number in one of the two"
-    if (url.password and redis.password) or (url.username and redis.username):
+    if found.kind == "cluster" and redis.db:
+        return "a Redis Cluster has one database, and redis.db is another", "redis.db: 0"
+    if (found.password and redis.password) or (found.username and redis.username):
         return "it has a login, and so has the section", "the login in one of the two places"
     return None
 

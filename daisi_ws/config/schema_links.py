@@ -218,12 +218,18 @@ class Redis(Section, frozen=True, kw_only=True):
     address: Annotated[
         str,
         Key(
-            "Where Redis listens.",
-            expects="host:port, redis://host:port/db or rediss://host:port/db",
+            "Where Redis listens: one server, Sentinels and what they call it, or nodes of a Redis "
+            "Cluster. With rediss instead of redis: TLS, to Sentinels too.",
+            expects="host:port, redis://host:port/db, redis+sentinel://host:port,host:port/name/db "
+            "or redis+cluster://host:port,host:port",
         ),
     ] = "127.0.0.1:6379"
     username: Annotated[str, Key("ACL user; empty for the default user.")] = ""
     password: Annotated[str, Key("Password of the user.", secret=True)] = ""
+    sentinel_username: Annotated[str, Key("ACL user at the Sentinels, if they ask for one.")] = ""
+    sentinel_password: Annotated[
+        str, Key("Password at the Sentinels; redis.password is the server's.", secret=True)
+    ] = ""
     db: Annotated[int, Key("Number of the database.", low=0, high=65_535)] = 0
     tls: ClientTls = ClientTls()
     timeout_ms: Annotated[

@@ -26,8 +26,8 @@ from daisi_ws.adapters.nats_stream import JetStream
 from daisi_ws.adapters.peer_context import PeerSettings
 from daisi_ws.adapters.peers_grpc import PeersGrpc
 from daisi_ws.adapters.pods_redis import PodsRedis
-from daisi_ws.adapters.redis_connect import connection_factory
-from daisi_ws.adapters.redis_link import RedisLink
+from daisi_ws.adapters.redis_cluster import redis_link
+from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.routes_redis import RoutesRedis
 from daisi_ws.adapters.token_cache_redis import RedisTokenCache
 from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
@@ -99,7 +99,7 @@ class Parts:
     def _make_redis(self) -> None:
         config, live, pod_id = self._config, self._live, self._context.pod_id
         stream = config.nats.stream_name
-        self.link = RedisLink(connection_factory(config.redis), config.redis.timeout_ms / 1000)
+        self.link = redis_link(RedisOpener(config.redis))
         self.pods = PodsRedis(self.link, stream, lambda: live().app.pod_lease_seconds)
         self.routes = RoutesRedis(
             self.link, pod_id, stream, lambda: live().app.route_ttl_seconds, self._shared

@@ -23,6 +23,24 @@ from daisi_ws.config import RedisTarget, redis_target, testing_config
             {"redis__address": "redis://[::1]:7000", "redis__tls__enabled": True},
             RedisTarget("::1", 7000, 0, "", "", tls=True),
         ),
+        (
+            {"redis__address": "redis+sentinel://u:p@h1:1,[::1]/main/2"},
+            RedisTarget(
+                "h1",
+                1,
+                2,
+                "u",
+                "p",
+                tls=False,
+                kind="sentinel",
+                others=(("::1", 26379),),
+                service="main",
+            ),
+        ),
+        (
+            {"redis__address": "rediss+cluster://h1:1,h2"},
+            RedisTarget("h1", 1, 0, "", "", tls=True, kind="cluster", others=(("h2", 6379),)),
+        ),
     ],
 )
 def test_redis_is_found_from_address_and_keys(

@@ -51,6 +51,7 @@ def test_exactly_the_secrets_are_marked() -> None:
         "nats.password",
         "nats.token",
         "redis.password",
+        "redis.sentinel_password",
     }
 
 

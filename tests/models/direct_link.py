@@ -11,6 +11,8 @@ from tests.models.sim_redis import Client, RedisServer
 class DirectLink:
     """What adapters of scripts need of :class:`daisi_ws.adapters.redis_link.RedisLink`."""
 
+    in_order = True
+
     def __init__(self, server: RedisServer) -> None:
         self._server = server
         self._client = Client(lambda _: None)

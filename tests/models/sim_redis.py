@@ -126,6 +126,8 @@ class RedisServer:
         match word, args:
             case "PING", _:
                 return b"PONG"
+            case "INFO", [b"server"]:
+                return b"run_id:0123456789abcdef"
             case "CLIENT", [b"TRACKING", b"ON", b"OPTIN"]:
                 client.tracking = True
                 return b"OK"

@@ -5,11 +5,12 @@
 -- ARGV[1] owner
 -- ARGV[2] TTL of the lock in ms; the fence lives ten times as long
 -- ARGV[3] holder to replace, empty for nobody
--- ARGV[4] prefix of the keys of pods' leases
+-- ARGV[4] prefix of the keys of pods' leases; empty: the caller asks for the lease itself
 -- Returns the owner's fencing number, or {holder, 1 if its pod has a lease, 1 if it is leaving}.
 --
 -- Besides KEYS it reads the lease of the holder's pod, whose name it learns only here: that works
--- with one primary (alone, behind Sentinel or managed), not with Redis Cluster.
+-- with one primary (alone, behind Sentinel or managed). On a Redis Cluster, where the lease lies
+-- elsewhere, ARGV[4] is empty.
 -- GETEX without options is a GET that client tracking does not remember: nobody caches locks, and
 -- each renewal of a tracked one would be pushed back to us.
 
@@ -23,7 +24,7 @@ local owner, ttl = ARGV[1], tonumber(ARGV[2])
 local holder = text(KEYS[1])
 if holder and holder ~= owner and holder ~= ARGV[3] then
   local pod = string.match(holder, '^[^#]*')
-  return {holder, text(ARGV[4] .. pod) and 1 or 0, text(KEYS[3]) == holder and 1 or 0}
+  return {holder, ARGV[4] ~= '' and text(ARGV[4] .. pod) and 1 or 0, text(KEYS[3]) == holder and 1 or 0}
 end
 local number, newest = string.match(text(KEYS[2]) or '', '^(%d+) (.*)$')
 if holder ~= owner or newest ~= owner then

@@ -1,0 +1,133 @@
+"""Every adapter on a real Redis Cluster, and the loss of one of its primaries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from daisi_ws.adapters.kills_redis import KillsRedis
+from daisi_ws.adapters.locks_redis import LocksRedis
+from daisi_ws.adapters.pods_redis import PodsRedis
+from daisi_ws.adapters.redis_cluster import ClusterLink, redis_link
+from daisi_ws.adapters.redis_connect import RedisOpener
+from daisi_ws.adapters.routes_redis import RoutesRedis
+from daisi_ws.app.ports import Acquired, Held, PodRecord
+from daisi_ws.config import Redis
+from daisi_ws.domain.subjects import route_key
+from tests.adapters.redis_support import until
+from tests.redis_clusters import redis_cluster
+
+INTERESTS = [f"websocket.acme.agent-{number}.chats" for number in range(30)]
+TAKES_OVER_SECONDS = 30.0
+
+
+def record(pod_id: str) -> PodRecord:
+    """A pod's record."""
+    return PodRecord(
+        pod_id=pod_id,
+        host="h",
+        slot=0,
+        generation=1,
+        address="a:1",
+        http_port=1,
+        started=1.0,
+        version="1",
+        pid=1,
+    )
+
+
+async def locks(link: ClusterLink) -> None:
+    """Locks are taken, told, renewed and released, each in its own slot."""
+    ours, pods = LocksRedis(link), PodsRedis(link, "s", lambda: 6.0)
+    keys = [f"session:acme:bot:user-{number}" for number in range(30)]
+    numbers = [await ours.acquire(key, "pod-1#a", 30) for key in keys]
+    assert all(isinstance(number, Acquired) for number in numbers)
+    assert await ours.acquire(keys[0], "pod-2#b", 30) == Held("pod-1#a", alive=False, leaving=False)
+    assert not await pods.refresh(record("pod-1"))
+    await ours.announce([(key, "pod-1#a") for key in keys], 30)
+    assert await ours.acquire(keys[0], "pod-2#b", 30) == Held("pod-1#a", alive=True, leaving=True)
+    assert isinstance(await ours.take(keys[0], "pod-1#a", "pod-2#b", 30), Acquired)
+    assert await ours.renew([(key, "pod-1#a", 30) for key in keys]) == [False] + [True] * 29
+    await ours.release([(key, "pod-1#a") for key in keys])
+    assert await ours.renew([(key, "pod-1#a", 30) for key in keys]) == [False] * 30
+
+
+async def pods(link: ClusterLink) -> None:
+    """Pods register and are found; one is the reader."""
+    ours = PodsRedis(link, "s", lambda: 6.0)
+    assert await ours.refresh(record("pod-1"))
+    await ours.refresh(record("pod-2"))
+    assert [pod.pod_id for pod in await ours.records()] == ["pod-1", "pod-2"]
+    assert await ours.leases(["pod-1", "pod-3"]) == [True, False]
+    epoch = await ours.claim_reader("pod-1", "s@1", 1.0)
+    reader = await ours.reader()
+    assert reader is not None
+    assert (reader.pod_id, reader.epoch) == ("pod-1", epoch)
+    assert await ours.keep_reader(reader)
+    assert await ours.claim_reader("pod-2", "s@1", 1.0) > epoch
+    assert not await ours.keep_reader(reader)
+    await ours.resign_reader("pod-2")
+    assert await ours.reader() is None
+    await ours.remove("pod-2")
+
+
+async def routes(link: ClusterLink) -> None:
+    """Owners are found, and each change of a route that was read is told."""
+    ours = RoutesRedis(link, "pod-1", "s", lambda: 60.0, shared=False)
+    told: set[str] = set()
+
+    def on_change(interests: Sequence[str] | None) -> None:
+        told.update(interests or INTERESTS)
+
+    ours.on_invalidated(on_change)
+    await until(lambda: ours.tracking, "changes are told")
+    await ours.add(INTERESTS)
+    assert await ours.owners(INTERESTS) == [frozenset({"pod-1"})] * 30
+    assert await ours.check()
+    await ours.renew([(interest, 60.0) for interest in INTERESTS])
+    await asyncio.gather(*(link.send("SADD", route_key(each), "pod-9") for each in INTERESTS))
+    await until(lambda: told == set(INTERESTS), "every change is told")
+    assert await ours.owners(INTERESTS[:1]) == [frozenset({"pod-1", "pod-9"})]
+    for interest in INTERESTS:
+        await ours.forget_pod(interest, "pod-1")  # which has a lease
+        await ours.forget_pod(interest, "pod-9")
+    assert await ours.owners(INTERESTS) == [frozenset({"pod-1"})] * 30
+
+
+async def kills(link: ClusterLink) -> None:
+    """A kill is heard, whichever node it was published at."""
+    ours, heard = KillsRedis(link), set[str]()
+    ours.listen(lambda channel, new_pod_id, holder: heard.add(channel))
+    channels = {f"session_kill:acme:bot:user-{number}" for number in range(10)}
+
+    async def all_heard() -> None:
+        while heard != channels:  # a subscription may still be on its way between nodes
+            for channel in channels - heard:
+                await ours.publish(channel, "pod-2", "pod-1#a")
+            await asyncio.sleep(0.02)
+
+    await asyncio.wait_for(all_heard(), 10)
+
+
+async def test_every_adapter_and_a_failover() -> None:
+    """What several keys were one step for works on several primaries; one may be lost."""
+    with redis_cluster() as servers:
+        link = redis_link(RedisOpener(Redis(address=servers.url)))
+        assert isinstance(link, ClusterLink)
+        link.start()
+        try:
+            await asyncio.wait_for(link.wait_up(), TAKES_OVER_SECONDS)
+            await locks(link)
+            await pods(link)
+            await routes(link)
+            await kills(link)
+            registry = PodsRedis(link, "s", lambda: 6.0)
+            before, lost = await registry.incarnation(), []
+            link.on_down(lambda: lost.append("down"))
+            servers.primary_of("pods").kill()
+            await until(lambda: bool(lost), "the loss is told")
+            await asyncio.wait_for(link.wait_up(), TAKES_OVER_SECONDS)
+            assert await registry.incarnation() != before
+            await routes(link)
+        finally:
+            await link.aclose()
