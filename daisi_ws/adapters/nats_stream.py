@@ -50,16 +50,23 @@ class JetStream:
     """
 
     def __init__(
-        self, connection: NatsConnection, name: str, create: bool, dead_letter_subject: str
+        self,
+        connection: NatsConnection,
+        name: str,
+        create: bool,
+        dead_letter_subject: str,
+        replicas: int = 1,
     ) -> None:
         self._connection = connection
         self._create = create
         self._dead_letter_subject = dead_letter_subject
+        self._replicas = replicas
         self._letters_kept = False
         self.name = name
         self._on_new: list[Callable[[str], object]] = []
         self.identity = ""
         self.allow_direct = False
+        self._replicated = False
 
     def on_new(self, callback: Callable[[str], object]) -> None:
         """Call back with the stream's identity when it is found, and when it was made anew."""
@@ -83,6 +90,7 @@ class JetStream:
             for callback in self._on_new:
                 callback(found)
         self.allow_direct = bool(info["config"].get("allow_direct"))
+        self._replicated = int(info["config"].get("num_replicas", 1)) > 1
         return info
 
     async def bounds(self) -> Bounds:
@@ -112,7 +120,9 @@ class JetStream:
             if self.allow_direct:
                 size = _BATCH if limit is None else min(_BATCH, limit - len(messages))
                 batch = await self._read_batch(after + 1, subject, size)
-            else:
+            if not self.allow_direct or (not batch and self._replicated):
+                # Any server answers a direct get, and one that is behind ends too early. This one
+                # is for the stream's leader.
                 batch = await self._read_one(after + 1, subject)
             if not batch:
                 break
@@ -169,6 +179,7 @@ class JetStream:
             "discard": "old",
             "max_age": _DAY_NS,
             "allow_direct": True,
+            "num_replicas": self._replicas,
         }
         try:
             info = await self._connection.request(f"STREAM.CREATE.{self.name}", config)
@@ -190,6 +201,7 @@ class JetStream:
             "discard": "old",
             "max_msgs": 100_000,
             "max_age": 30 * _DAY_NS,
+            "num_replicas": self._replicas,
         }
         try:
             await self._connection.request(f"STREAM.CREATE.{config['name']}", config)

@@ -145,6 +145,15 @@ class Nats(Section, frozen=True, kw_only=True):
             "`daisi-ws dev` and `--embedded`, otherwise no."
         ),
     ] = None
+    stream_replicas: Annotated[
+        int,
+        Key(
+            "Servers of a NATS cluster that have a copy of the stream, where we make it.",
+            unit="servers",
+            low=1,
+            high=5,
+        ),
+    ] = 1
     consumer_name: Annotated[
         str,
         Key(

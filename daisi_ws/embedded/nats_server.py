@@ -15,6 +15,7 @@ from daisi_ws.embedded.process import HOST, ServerProcess
 class NatsServer(ServerProcess):
     """A NATS server whose JetStream keeps its streams in the folder; see `ServerProcess`.
 
+    :ivar server_name: what it calls itself.
     :param config: more lines for the server's configuration file, such as `max_payload: 64KB`.
     """
 
@@ -34,7 +35,7 @@ class NatsServer(ServerProcess):
         super().__init__(folder, port, base=base, start_timeout=start_timeout)
         self._monitor_port = monitor_port
         self._config = config
-        self._server_name = f"embedded-{secrets.token_hex(8)}"
+        self.server_name = f"embedded-{secrets.token_hex(8)}"
 
     @property
     def url(self) -> str:
@@ -55,7 +56,7 @@ class NatsServer(ServerProcess):
         """Write the configuration file; return program and arguments."""
         file = self.folder / "nats.conf"
         file.write_text(
-            f"server_name: {self._server_name}\n"
+            f"server_name: {self.server_name}\n"
             f'listen: "{self.address}"\n'
             f'http: "{HOST}:{self.monitor_port}"\n'
             f"jetstream {{ store_dir: {json.dumps(str(self.folder))} }}\n"
@@ -73,7 +74,7 @@ class NatsServer(ServerProcess):
         if not greeting.startswith(b"INFO "):
             raise ValueError("not a NATS server")
         info = json.loads(greeting[5:])
-        return info.get("server_name") == self._server_name and self._healthy(timeout)
+        return info.get("server_name") == self.server_name and self._healthy(timeout)
 
     def _healthy(self, timeout: float) -> bool:
         connection = http.client.HTTPConnection(HOST, self.monitor_port, timeout=timeout)

@@ -111,7 +111,11 @@ class Parts:
         nats, app = self._config.nats, self._config.app
         self.nats = NatsConnection(NatsSettings.from_config(nats), name=self._context.pod_id)
         self.jetstream = JetStream(
-            self.nats, nats.stream_name, bool(nats.create_stream), nats.dead_letter_subject
+            self.nats,
+            nats.stream_name,
+            bool(nats.create_stream),
+            nats.dead_letter_subject,
+            nats.stream_replicas,
         )
         self.jetstream.on_new(self.delivery.follow)
         consumer = ConsumerSettings(

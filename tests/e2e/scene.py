@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from daisi_ws.embedded import NatsServer, RedisServer
 from tests.cluster import Cluster, Host, cluster
 from tests.e2e.audit import Audit, Publisher, Verdict, Watcher, audit
+from tests.nats_cluster import NatsCluster
 
 AGENTS = [(f"company-{n}", f"agent-{m}") for n in range(5) for m in range(2)]
 CHATS = 3
@@ -95,7 +96,7 @@ async def _flowing(scene: Scene, rate: float) -> AsyncIterator[None]:
 async def scene(
     folder: Path,
     redis: RedisServer,
-    nats: NatsServer,
+    nats: NatsServer | NatsCluster,
     environment: Mapping[str, str] | None = None,
     *,
     workers: int = 2,
@@ -110,7 +111,7 @@ async def scene(
     :param nats_login: options with which the publisher connects.
     """
     client = await nats_py.connect(
-        nats.url,
+        nats.url.split(","),
         reconnect_time_wait=0.1,
         max_reconnect_attempts=-1,
         error_cb=_ignore,

@@ -41,7 +41,9 @@ async def test_sentinels(tmp_path: Path, fresh_nats: NatsServer) -> None:
     """Killed under load: everybody stays and gets every event; sessions are exclusive again."""
     with sentinels() as servers:
         where = {"DAISI_WS_REDIS_ADDRESS": servers.url}
-        async with scene(tmp_path, servers.primary, fresh_nats, where, users=20, admins=3) as on:
+        async with scene(
+            tmp_path, servers.primary, fresh_nats, where, workers=1, users=20, admins=3
+        ) as on:
             watchers = list(on.watching.watchers)
             async with on.flowing():
                 began = time.monotonic()
@@ -62,7 +64,7 @@ async def test_cluster(tmp_path: Path, fresh_nats: NatsServer) -> None:
     with redis_cluster() as servers:
         where = {"DAISI_WS_REDIS_ADDRESS": servers.url}
         first = servers.primaries[0]
-        async with scene(tmp_path, first, fresh_nats, where, users=20, admins=3) as on:
+        async with scene(tmp_path, first, fresh_nats, where, workers=1, users=20, admins=3) as on:
             await one_session(on)
             watchers = list(on.watching.watchers)
             async with on.flowing():

@@ -125,7 +125,15 @@ async def test_everything_encrypted_and_certificates_replaced(tmp_path: Path) ->
             settings["DAISI_WS_REDIS_ADDRESS"] = f"rediss://{HOST}:{proxy.port}"
             login = {"tls": tls, "user": "publisher", "password": PASSWORD}
             async with scene(
-                tmp_path, redis, nats, settings, users=20, admins=3, tls=tls, nats_login=login
+                tmp_path,
+                redis,
+                nats,
+                settings,
+                workers=1,
+                users=20,
+                admins=3,
+                tls=tls,
+                nats_login=login,
             ) as on:
                 async with on.flowing():
                     before = await metric(on.hosts[0], "dws_certificate_expiry_seconds")
