@@ -42,7 +42,7 @@ def make_servers(loaded: Loaded, data: Path | None) -> Servers:
     config = loaded.config
     redis, nats = redis_target(config.redis), urlsplit(config.nats.url)
     problems = [
-        *_not_ours(loaded, _REDIS, redis.host),
+        *_not_ours(loaded, _REDIS, redis.host if redis.kind == "server" else None),
         *_not_ours(loaded, _NATS, nats.hostname if "," not in config.nats.url else None),
     ]
     if problems:

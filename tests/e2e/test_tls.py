@@ -24,8 +24,8 @@ PASSWORD = "a-password-nobody-may-see"
 ACL = (
     "on", f">{PASSWORD}", "~*", "&session_kill:*", "+@read", "+@write", "+eval", "+evalsha",
     "+script|load", "+client|tracking", "+client|trackinginfo", "+client|caching", "+client|info",
-    "+client|kill", "+client|setinfo", "+psubscribe", "+publish", "+ping", "+hello", "+auth",
-    "+select", "+time",
+    "+client|kill", "+client|setinfo", "+info", "+psubscribe", "+publish", "+ping", "+hello",
+    "+auth", "+select", "+time",
 )  # fmt: skip
 
 pytestmark = pytest.mark.timeout(120)
