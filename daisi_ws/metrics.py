@@ -35,6 +35,10 @@ _REFUSED: Final = (
     "missing_key", "wrong_key", "missing", "malformed", "forged", "bad_content", "expired",
     "wrong_path", "other_identity",
 )  # fmt: skip
+LIMITS: Final = (
+    "connections_host", "connections_worker", "accepts", "address", "identity", "messages",
+    "chats", "frames", "message_size", "header_size",
+)  # fmt: skip
 _NOT_LOCKED: Final = ("conflict", "timeout", "displaced", "redis_unavailable", "cancelled")
 _NO_EVENTS: Final = ("bad_subject", "not_utf8", "bad_json", "bad_field", "ids_contradict")
 _ENDINGS: Final = tuple(reason.label for reason in CloseReason)
@@ -154,6 +158,9 @@ class Metrics:
         )
         self.messages_received = self._counter(
             "messages_received", "Messages read from clients, by kind.", kind=_RECEIVED
+        )
+        self.limited = self._counter(
+            "limited", "What clients did over a limit, by the limit.", limit=LIMITS
         )
         self.messages_dropped = self._counter(
             "websocket_messages_dropped",

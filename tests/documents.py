@@ -25,10 +25,11 @@ MONITORING: Final = ROOT / "docs/monitoring.md"
 DECISIONS: Final = ROOT / "docs/decisions.md"
 CHAOS: Final = ROOT / "docs/chaos.md"
 SECURITY: Final = ROOT / "docs/security.md"
+BALANCERS: Final = ROOT / "docs/load-balancers.md"
 BENCH: Final = ROOT / "bench/README.md"
 BY_HAND: Final = (
     README, CHANGELOG, INDEX, INSTALL, PROTOCOL, OPERATIONS, MONITORING, ARCHITECTURE, DECISIONS,
-    CHAOS, SECURITY, BENCH,
+    CHAOS, SECURITY, BALANCERS, BENCH,
 )  # fmt: skip
 ALL: Final = (*BY_HAND, CONFIGURATION)
 

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from daisi_ws.domain.bucket import Bucket, Verdict
 from daisi_ws.domain.errors import BadRequest, RateLimitExceeded, Refusal
+from daisi_ws.metrics import LIMITS
 
 log = structlog.get_logger()
 
@@ -92,6 +93,8 @@ class Refusals:
         return response
 
     def _log(self, rejection: Rejection, remote: str | None, context: dict[str, object]) -> None:
+        if rejection.refusal.reason in LIMITS:
+            return  # its limit has a line of its own
         verdict = self._bucket.take(self._clock(), LOG_LINES_PER_SECOND, LOG_LINES_AT_ONCE)
         if verdict is not Verdict.ACCEPT:
             self._suppressed += 1

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import structlog
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage, WebSocketReader
-from aiohttp.streams import StreamReader
+from aiohttp.http import WebSocketReader
 
-from daisi_ws.adapters.http_request import MAX_BODY_BYTES
+from daisi_ws.adapters.http_limits import Limits
 from daisi_ws.adapters.ws_guard import FRAMES_PER_MESSAGE, Guard
 from daisi_ws.app.connection import BACKLOG_BYTES
 from daisi_ws.config import Config
+from daisi_ws.config import Limits as Figures
+from daisi_ws.domain.client_address import TrustedProxies, plain_address
 
 log = structlog.get_logger()
 
@@ -41,6 +42,9 @@ class HttpSettings:
     max_messages_per_second: float
     message_burst: int
     compression_mode: str
+    trusted_proxies: TrustedProxies
+    proxy_protocol: bool
+    limits: Figures
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
@@ -54,6 +58,9 @@ class HttpSettings:
             max_messages_per_second=server.max_messages_per_second,
             message_burst=server.message_burst,
             compression_mode=config.app.websocket_compression_mode,
+            trusted_proxies=TrustedProxies(server.trusted_proxies),
+            proxy_protocol=server.proxy_protocol,
+            limits=config.limits,
         )
 
 
@@ -61,18 +68,23 @@ class HttpProtocol(web.RequestHandler):
     """Reads requests until one is upgraded; then the socket of a WebSocket.
 
     :ivar guard: set by the upgrade.
+    :ivar peer: address of whoever made the TCP connection.
+    :ivar over_limit: 0, or in how many seconds a connection would be served.
     :ivar on_writable: called when a client that was behind has taken what was buffered.
     """
 
     __slots__ = (
         "_answer_error",
         "_deadline",
+        "_limits",
         "_lost",
         "_settings",
         "_stuck",
         "_upgraded_transport",
         "guard",
         "on_writable",
+        "over_limit",
+        "peer",
     )
 
     def __init__(
@@ -81,6 +93,7 @@ class HttpProtocol(web.RequestHandler):
         loop: asyncio.AbstractEventLoop,
         settings: HttpSettings,
         answer_error: ErrorAnswer,
+        limits: Limits | None,
     ) -> None:
         super().__init__(
             manager,
@@ -95,6 +108,9 @@ class HttpProtocol(web.RequestHandler):
         )
         self._settings = settings
         self._answer_error = answer_error
+        self._limits = limits
+        self.peer = ""
+        self.over_limit = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._lost: asyncio.Future[None] | None = None
@@ -107,6 +123,9 @@ class HttpProtocol(web.RequestHandler):
         super().connection_made(transport)
         assert self.transport is not None
         self.transport.set_write_buffer_limits(high=BACKLOG_BYTES)
+        peer = transport.get_extra_info("peername")
+        self.peer = plain_address(peer[0]) if peer else ""
+        self.over_limit = 0.0 if self._limits is None else self._limits.accepts()
         timeout = self._settings.handshake_timeout
         self._deadline = self._loop.call_later(timeout, self.force_close)
 
@@ -180,8 +199,10 @@ class HttpProtocol(web.RequestHandler):
         self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None
     ) -> None:
         """Put a guard before the frame parser; it sees what came with the handshake too."""
-        messages = self._settings.message_burst + self._settings.max_messages_per_second
-        self.guard = Guard(parser, FRAMES_PER_MESSAGE * messages)
+        settings = self._settings
+        messages = settings.message_burst + settings.max_messages_per_second
+        limited = settings.max_messages_per_second > 0
+        self.guard = Guard(parser, FRAMES_PER_MESSAGE * messages if limited else math.inf)
         super().set_parser(self.guard, data_received_cb)  # type: ignore[arg-type] # duck-typed
 
     def handle_error(
@@ -201,46 +222,3 @@ class HttpProtocol(web.RequestHandler):
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Log what nobody handled."""
         log.error("request failed", exc_info=kw.get("exc_info", True))
-
-
-class HttpProtocols(web.Server):
-    """Makes a protocol for each TCP connection.
-
-    :param settings: read anew for each.
-    """
-
-    def __init__(
-        self,
-        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        settings: Callable[[], HttpSettings],
-        answer_error: ErrorAnswer,
-    ) -> None:
-        self._running = asyncio.get_running_loop()
-        # Who has gone is not admitted: a ghost would displace the session of its own next try.
-        super().__init__(
-            handler, request_factory=self._request, handler_cancellation=True, loop=self._running
-        )
-        self._settings = settings
-        self._answer_error = answer_error
-
-    def __call__(self) -> HttpProtocol:
-        """Return the protocol of a new TCP connection."""
-        return HttpProtocol(self, self._running, self._settings(), self._answer_error)
-
-    def _request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        return web.BaseRequest(
-            message,
-            payload,
-            protocol,
-            writer,
-            task,
-            self._running,
-            client_max_size=MAX_BODY_BYTES,
-        )

@@ -15,6 +15,8 @@ from aiohttp import HttpVersion11, web
 from aiohttp.web_protocol import RequestPayloadError
 
 from daisi_ws.adapters.http_answers import Rejection
+from daisi_ws.adapters.http_protocol import HttpProtocol
+from daisi_ws.domain.client_address import TrustedProxies
 from daisi_ws.domain.errors import BadRequest
 from daisi_ws.domain.resume import MAX_SEQ, Claim
 
@@ -30,6 +32,15 @@ def request_id_of(request: web.BaseRequest) -> str:
     """Return `X-Request-ID` if it is a sane one, else a new one."""
     given = request.headers.get("X-Request-ID", "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def remote_of(request: web.BaseRequest, trusted: TrustedProxies) -> str:
+    """Return the client's address: of the connection, or what trusted proxies say it is."""
+    protocol = request.protocol
+    assert isinstance(protocol, HttpProtocol)
+    if not trusted:
+        return protocol.peer
+    return trusted.client(protocol.peer, request.headers.getall("X-Forwarded-For", []))
 
 
 def segments_of(request: web.BaseRequest) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
 from daisi_ws import metrics as prometheus
 from daisi_ws.adapters.http_answers import (
@@ -22,13 +23,16 @@ from daisi_ws.adapters.http_answers import (
     not_found,
     wrong_method,
 )
-from daisi_ws.adapters.http_protocol import HttpProtocol, HttpProtocols, HttpSettings
+from daisi_ws.adapters.http_limits import Limits
+from daisi_ws.adapters.http_protocol import HttpProtocol, HttpSettings
+from daisi_ws.adapters.http_protocols import HttpProtocols
 from daisi_ws.adapters.http_request import (
     api_key_of,
     check_origin,
     check_upgrade,
     claim_of,
     read_body,
+    remote_of,
     request_id_of,
     segments_of,
     token_of,
@@ -36,6 +40,7 @@ from daisi_ws.adapters.http_request import (
 from daisi_ws.adapters.ws_server import WebSocketServer
 from daisi_ws.app.connection import Connection
 from daisi_ws.app.gateway_ports import Authenticator, Gateway, Probes
+from daisi_ws.domain.census import Census
 from daisi_ws.domain.deadlines import CLIENT_CLOSE_SECONDS
 from daisi_ws.domain.errors import BadRequest, InternalServerError, InvalidAPIKey, Refusal
 from daisi_ws.domain.ids import check_id
@@ -61,6 +66,7 @@ class HttpServer:
 
     :param settings: read when needed, so that changes apply.
     :param writable: told when a client that was behind reads again.
+    :param census: where the clients of the whole host are counted.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class HttpServer:
         probes: Probes,
         metrics: Metrics,
         writable: Callable[[Connection], None],
+        census: Census | None = None,
     ) -> None:
         self._settings = settings
         self._authenticator = authenticator
@@ -79,7 +86,8 @@ class HttpServer:
         self._probes = probes
         self._metrics = metrics
         self._refusals = Refusals()
-        self._websockets = WebSocketServer(settings, gateway, metrics, writable)
+        self._limits = Limits(settings, metrics, census or Census())
+        self._websockets = WebSocketServer(settings, gateway, metrics, writable, self._limits)
         self._protocols: HttpProtocols | None = None
         self._server: asyncio.Server | None = None
         self._metrics_protocols: HttpProtocols | None = None
@@ -100,7 +108,7 @@ class HttpServer:
         """
         # It would log subprotocols that clients offer, where some put their tokens.
         logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
-        self._protocols = HttpProtocols(self._handle, self._settings, self._failed)
+        self._protocols = HttpProtocols(self._handle, self._settings, self._failed, self._limits)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             self._protocols,
@@ -113,7 +121,7 @@ class HttpServer:
         )
         if metrics_listener is not None:
             scrapes = partial(self._handle, only="metrics")
-            self._metrics_protocols = HttpProtocols(scrapes, self._settings, self._failed)
+            self._metrics_protocols = HttpProtocols(scrapes, self._settings, self._failed, None)
             self._metrics_server = await loop.create_server(
                 self._metrics_protocols, sock=metrics_listener.dup(), backlog=BACKLOG
             )
@@ -198,16 +206,20 @@ class HttpServer:
         if not self._gateway.accepting():
             refusal = InternalServerError("this server is going away", reason="draining")
             raise Rejection(refusal, 503, headers={"Retry-After": "1"}, close=True)
+        remote = self._checked_remote(request)
+        self._limits.check_address(remote)
         check_origin(request, self._settings().allowed_origins)
         claim = claim_of(request)
         self._authenticator.check_api_key(kind, api_key_of(request))
         if path is not None:
             path = (check_id("company_id", path[0]), check_id("agent_id", path[1]))
         principal = await self._authenticator.principal(kind, token_of(request), path)
+        self._limits.check_identity(principal, remote)
         request_id = structlog.contextvars.get_contextvars()["request_id"]
-        return await self._websockets.serve(request, principal, request_id, claim)
+        return await self._websockets.serve(request, principal, request_id, claim, remote)
 
     async def _token(self, request: web.BaseRequest, *, kind: Kind) -> web.StreamResponse:
+        self._checked_remote(request)
         try:
             self._authenticator.check_api_key(kind, api_key_of(request))
         except InvalidAPIKey as refusal:
@@ -229,9 +241,23 @@ class HttpServer:
             body = await loop.run_in_executor(None, self._metrics.exposition)
         return web.Response(body=body, headers={"Content-Type": prometheus.CONTENT_TYPE})
 
+    def _remote(self, request: web.BaseRequest) -> str:
+        """Return the client's address, as far as it is known for sure."""
+        return remote_of(request, self._settings().trusted_proxies)
+
+    def _checked_remote(self, request: web.BaseRequest) -> str:
+        """Return the same, of a connection that is not over the limit.
+
+        :raises Rejection: 429.
+        """
+        remote, protocol = self._remote(request), request.protocol
+        assert isinstance(protocol, HttpProtocol)
+        self._limits.check_accepted(protocol.over_limit, remote)
+        return remote
+
     def _refuse(self, request: web.BaseRequest, rejection: Rejection) -> web.Response:
         return self._refusals.answer(
-            rejection, request.remote, method=request.method[:16], path=_shown(request.path)
+            rejection, self._remote(request), method=request.method[:16], path=_shown(request.path)
         )
 
     def _failed(
@@ -239,8 +265,12 @@ class HttpServer:
     ) -> web.StreamResponse:
         if status < 500:
             details = type(exc).__name__ if exc is not None else None
-            refusal = BadRequest("malformed HTTP request", details=details, reason="malformed")
-            response = self._refusals.answer(Rejection(refusal, status, close=True), request.remote)
+            remote, reason = self._remote(request), "malformed"
+            if isinstance(exc, LineTooLong):
+                reason = "header_size"
+                self._limits.reached(reason, remote=remote)
+            refusal = BadRequest("malformed HTTP request", details=details, reason=reason)
+            response = self._refusals.answer(Rejection(refusal, status, close=True), remote)
         else:
             if not isinstance(exc, ConnectionError):
                 log.error("request failed", exc_info=exc)

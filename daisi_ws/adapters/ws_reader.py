@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import WSMessage, WSMsgType, web
 from aiohttp.http import WebSocketError
 
+from daisi_ws.adapters.http_limits import Limits
 from daisi_ws.adapters.http_protocol import HttpSettings
 from daisi_ws.adapters.ws_guard import Guard
 from daisi_ws.adapters.ws_sink import WebSocketSink
@@ -38,9 +39,11 @@ class Reader:
 
     __slots__ = (
         "_bucket",
+        "_chats",
         "_connection",
         "_gateway",
         "_guard",
+        "_limits",
         "_metrics",
         "_ponged",
         "_settings",
@@ -59,6 +62,7 @@ class Reader:
         gateway: Gateway,
         settings: Callable[[], HttpSettings],
         metrics: Metrics,
+        limits: Limits,
     ) -> None:
         self._socket = socket
         self._guard = guard
@@ -67,7 +71,9 @@ class Reader:
         self._gateway = gateway
         self._settings = settings
         self._metrics = metrics
+        self._limits = limits
         self._bucket: Bucket | None = None
+        self._chats: Bucket | None = None
         self._ponged = float("-inf")
         self.peer_done = False
 
@@ -98,6 +104,8 @@ class Reader:
             return
         try:
             if isinstance(message, frames.SelectChat):
+                if not self._may_select():
+                    return
                 self._count("select_chat")
                 await self._gateway.select_chat(self._connection, message)
             elif isinstance(message, frames.ResumeFrom):
@@ -131,19 +139,37 @@ class Reader:
         if self._connection.state is not State.OPEN:
             return False
         now, settings = time.monotonic(), self._settings()
-        if self._bucket is None:
-            self._bucket = Bucket(settings.message_burst, now)
         rate, burst = settings.max_messages_per_second, settings.message_burst
-        verdict = self._bucket.take(now, rate, burst)
+        if not rate:
+            return True
+        if self._bucket is None:
+            self._bucket = Bucket(burst, now)
+        return self._within(self._bucket.take(now, rate, burst), "messages", rate, burst)
+
+    def _may_select(self) -> bool:
+        """Tell whether a chat may be selected: not over the limit."""
+        now, limits = time.monotonic(), self._settings().limits
+        rate, burst = limits.chats_per_second, limits.chat_burst
+        if not rate:
+            return True
+        if self._chats is None:
+            self._chats = Bucket(burst, now)
+        return self._within(self._chats.take(now, rate, burst), "chats", rate, burst)
+
+    def _within(self, verdict: Verdict, what: str, rate: float, burst: int) -> bool:
         if verdict is Verdict.ACCEPT:
             return True
         self._count("over_limit")
+        self._over(what)
         if verdict is Verdict.FLOOD:
             self._connection.close(CloseReason.RATE_LIMITED)
         elif verdict is Verdict.REFUSE:
             details = f"at most {rate:g} a second, {burst} at once; this one was ignored"
-            self._refuse(RateLimitExceeded("too many messages", details=details))
+            self._refuse(RateLimitExceeded(f"too many {what}", details=details))
         return False
+
+    def _over(self, limit: str) -> None:
+        self._limits.reached(limit, identity=self._connection.principal.identity)
 
     def _refuse(self, refusal: Refusal) -> None:
         self._metrics.messages_sent.labels("error").inc()
@@ -156,8 +182,12 @@ class Reader:
         if message.type is WSMsgType.CLOSE:
             return self._peer_closed(message.data)
         if message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
+            if message.data.code == CloseReason.MESSAGE_TOO_BIG.code:
+                self._over("message_size")
             return _REASONS.get(message.data.code, CloseReason.PROTOCOL_ERROR)
         if self._guard.violation is not None:
+            if self._guard.violation is CloseReason.RATE_LIMITED:
+                self._over("frames")
             return self._guard.violation
         self.peer_done = True
         return CloseReason.ABNORMAL

@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from daisi_ws.adapters.http_answers import SERVER_NAME
+from daisi_ws.adapters.http_limits import Limits
 from daisi_ws.adapters.http_protocol import HttpProtocol, HttpSettings
 from daisi_ws.adapters.http_request import SUBPROTOCOL
 from daisi_ws.adapters.ws_reader import Reader
@@ -43,8 +44,8 @@ class Upgrade(web.WebSocketResponse):
             autoping=False,
             autoclose=False,
             compress=False,
-            # The library refuses a message of exactly its limit.
-            max_msg_size=max_message_bytes + 1,
+            # The library refuses a message of exactly its limit, and takes 0 for none.
+            max_msg_size=max_message_bytes and max_message_bytes + 1,
         )
 
     async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
@@ -64,7 +65,7 @@ class Upgrade(web.WebSocketResponse):
 class _Client:
     """An upgraded connection."""
 
-    __slots__ = ("connection", "protocol", "reader", "sink", "socket")
+    __slots__ = ("connection", "protocol", "reader", "remote", "sink", "socket")
 
     def __init__(
         self,
@@ -73,12 +74,15 @@ class _Client:
         socket: Upgrade,
         sink: WebSocketSink,
         reader: Reader,
+        *,
+        remote: str,
     ) -> None:
         self.connection = connection
         self.protocol = protocol
         self.socket = socket
         self.sink = sink
         self.reader = reader
+        self.remote = remote
 
 
 class WebSocketServer:
@@ -94,11 +98,13 @@ class WebSocketServer:
         gateway: Gateway,
         metrics: Metrics,
         writable: Callable[[Connection], None],
+        limits: Limits,
     ) -> None:
         self._settings = settings
         self._gateway = gateway
         self._metrics = metrics
         self._writable = writable
+        self._limits = limits
         self._tasks: set[asyncio.Task[object]] = set()
         self._connections: set[Connection] = set()
         self._closing = False
@@ -111,11 +117,13 @@ class WebSocketServer:
         request: web.BaseRequest,
         principal: Principal,
         request_id: str,
-        claim: Claim | None = None,
+        claim: Claim | None,
+        remote: str,
     ) -> web.StreamResponse:
         """Admit and upgrade a client; a task of its own then serves it until it has gone.
 
         :param claim: the position that it came with.
+        :param remote: its address.
         :raises Refusal: it was not admitted.
         :raises ConnectionError: it left before it was upgraded.
         """
@@ -124,15 +132,19 @@ class WebSocketServer:
             raise BadRequest("malformed WebSocket handshake", reason="bad_handshake")
         task = asyncio.current_task()
         assert task is not None
+        self._limits.enter(remote)
         self._tasks.add(task)
         try:
             connection = await self._gateway.admit(principal, request_id, claim)
             try:
-                client = await self._upgrade(request, socket, connection)
+                client = await self._upgrade(request, socket, connection, remote)
             except BaseException:
                 await self._leave(connection, CloseReason.ABNORMAL)
-                self._log_end(connection, 0.0, 0)
+                self._log_end(connection, remote, 0.0, 0)
                 raise
+        except BaseException:
+            self._limits.leave()
+            raise
         finally:
             self._tasks.discard(task)
         living = asyncio.create_task(self._live(client))
@@ -167,6 +179,7 @@ class WebSocketServer:
             reason = CloseReason.INTERNAL_ERROR
         finally:
             self._connections.discard(connection)
+            self._limits.leave()
             await self._leave(connection, reason)
             self._measure_end(client, time.monotonic() - started)
         if not client.reader.peer_done:
@@ -179,7 +192,7 @@ class WebSocketServer:
         await self._gateway.leave(connection, connection.reason or reason)
 
     async def _upgrade(
-        self, request: web.BaseRequest, socket: Upgrade, connection: Connection
+        self, request: web.BaseRequest, socket: Upgrade, connection: Connection, remote: str
     ) -> _Client:
         protocol = request.protocol
         assert isinstance(protocol, HttpProtocol)
@@ -199,6 +212,7 @@ class WebSocketServer:
             gateway=self._gateway,
             settings=self._settings,
             metrics=self._metrics,
+            limits=self._limits,
         )
         guard.connection = connection
         protocol.on_writable = partial(self._writable, connection)
@@ -208,19 +222,22 @@ class WebSocketServer:
         self._metrics.connections.labels(connection.principal.kind).inc()
         if connection.state is State.OPEN:
             self._metrics.messages_sent.labels("ready").inc()
-        return _Client(connection, protocol, socket, sink, reader)
+        return _Client(connection, protocol, socket, sink, reader, remote=remote)
 
     def _measure_end(self, client: _Client, seconds: float) -> None:
         reason = client.connection.reason or CloseReason.ABNORMAL
         self._metrics.closed.labels(reason.label).inc()
         self._metrics.connection_duration.observe(seconds)
-        self._log_end(client.connection, seconds, client.sink.bytes_written)
+        self._log_end(client.connection, client.remote, seconds, client.sink.bytes_written)
 
-    def _log_end(self, connection: Connection, seconds: float, bytes_sent: int) -> None:
+    def _log_end(
+        self, connection: Connection, remote: str, seconds: float, bytes_sent: int
+    ) -> None:
         principal, reason = connection.principal, connection.reason or CloseReason.ABNORMAL
         log.info(
             "connection ended",
             kind=principal.kind,
+            remote=remote,
             company_id=principal.company_id,
             agent_id=principal.agent_id,
             **{f"{principal.kind}_id": principal.principal_id},

@@ -15,6 +15,7 @@ from daisi_ws.config.problems import Problem, origin_of, quoted
 from daisi_ws.config.rules_order import out_of_order
 from daisi_ws.config.rules_tls import tls_problems
 from daisi_ws.config.schema import FIELDS, Config, value_of
+from daisi_ws.domain.client_address import network
 
 Wrong = tuple[str, str] | None
 Check = Callable[[Config], Wrong]
@@ -69,6 +70,20 @@ def _origins(config: Config) -> Wrong:
     if bad:
         names = ", ".join(quoted(text) for text in bad)
         return f"{names}: not an origin", FIELDS["server.allowed_origins"].right
+    return None
+
+
+def _trusted_proxies(config: Config) -> Wrong:
+    for text in config.server.trusted_proxies:
+        try:
+            network(text)
+        except ValueError as error:
+            return f"{quoted(text)}: {error}", FIELDS["server.trusted_proxies"].right
+    if config.server.proxy_protocol and not config.server.trusted_proxies:
+        return (
+            "server.proxy_protocol is on, and there is nobody to believe",
+            FIELDS["server.trusted_proxies"].right,
+        )
     return None
 
 
@@ -143,6 +158,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     ),
     (_uses("server.advertise_host"), _advertised),
     (_uses("server.allowed_origins"), _origins),
+    (_uses("server.trusted_proxies", "server.proxy_protocol"), _trusted_proxies),
     (_uses("nats.url"), _nats_url),
     (
         _uses(

@@ -9,6 +9,7 @@ from typing import cast
 
 from daisi_ws.config.keys import Field, Section, Value, fields_of, sections_of
 from daisi_ws.config.schema_app import AdaptiveTtl, App, TtlRange
+from daisi_ws.config.schema_limits import Limits
 from daisi_ws.config.schema_links import ClientTls, HttpTls, Nats, PeerTls, Redis
 from daisi_ws.config.schema_resume import Resume
 from daisi_ws.config.schema_server import Auth, Log, Server
@@ -22,6 +23,7 @@ __all__ = [
     "ClientTls",
     "Config",
     "HttpTls",
+    "Limits",
     "Log",
     "Nats",
     "PeerTls",
@@ -37,6 +39,7 @@ class Config(Section, frozen=True, kw_only=True):
     """The whole configuration, checked. Read as ``config.server.http_port``."""
 
     server: Server
+    limits: Limits
     nats: Nats
     redis: Redis
     log: Log

@@ -100,6 +100,24 @@ class Server(Section, frozen=True, kw_only=True):
             example="https://app.example.com",
         ),
     ] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Key(
+            "Networks of the proxies whose word on a client's address counts: header "
+            "X-Forwarded-For, and the PROXY protocol. When empty: nobody's.",
+            hot=True,
+            expects="networks or addresses, such as 10.0.0.0/8, 192.0.2.7 or fd00::/8",
+            example="10.0.0.0/8",
+        ),
+    ] = ()
+    proxy_protocol: Annotated[
+        bool,
+        Key(
+            "Whether connections from server.trusted_proxies begin with a header of the PROXY "
+            "protocol, version 1 or 2. Others must not have one. Applies to new connections.",
+            hot=True,
+        ),
+    ] = False
     enable_reflection: Annotated[
         bool, Key("Offer gRPC server reflection, for grpcurl and the like.")
     ] = False
@@ -127,19 +145,19 @@ class Server(Section, frozen=True, kw_only=True):
     max_message_bytes: Annotated[
         int,
         count(
-            "Largest WebSocket message from a client; a larger one closes with 1009. Applies to "
-            "new connections.",
+            "Largest WebSocket message from a client; a larger one closes with 1009. 0 for no "
+            "limit. Applies to new connections.",
             "bytes",
-            256,
+            0,
             16_777_216,
         ),
     ] = 65_536
     max_messages_per_second: Annotated[
         float,
         count(
-            "Messages one client may send each second in the long run.",
+            "Messages one client may send each second in the long run; 0 for no limit.",
             "messages each second",
-            0.1,
+            0,
             100_000,
         ),
     ] = 50

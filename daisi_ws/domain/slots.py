@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from daisi_ws.domain.census import Census
+
 if TYPE_CHECKING:
     import socket
 
@@ -70,6 +72,7 @@ class WorkerContext:
     :param listener: the slot's listening socket; the supervisor keeps it open too.
     :param metrics_listener: the listening socket for scrapes that all workers share, if they have
         a port of their own.
+    :param census: counts this worker's clients, and knows those of the whole host.
     """
 
     slot: int
@@ -85,6 +88,7 @@ class WorkerContext:
     report_fd: int
     listener: socket.socket
     metrics_listener: socket.socket | None = None
+    census: Census = field(default_factory=Census)
 
     @property
     def process_identifier(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import secrets
@@ -15,7 +16,8 @@ from pathlib import Path
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from daisi_ws.domain.slots import WorkerContext, grpc_port
+from daisi_ws.domain.census import Census
+from daisi_ws.domain.slots import LANES, WorkerContext, grpc_port
 from daisi_ws.supervisor.child import fork_worker
 from daisi_ws.supervisor.fleet import Fleet
 from daisi_ws.supervisor.metrics_files import drop_live_gauges
@@ -72,6 +74,8 @@ class Shell:
             epoch=lambda: time.time_ns() // 1_000_000,
             chance=random.random,
         )
+        # Shared with the workers: anonymous memory that they are forked with.
+        self._clients = memoryview(mmap.mmap(-1, 8 * LANES * settings.workers)).cast("q")
         self._supervisor_id = secrets.token_hex(8)
         self._lifeline_read, self._lifeline_write = os.pipe()
         self._pipes: dict[int, ReportPipe] = {}
@@ -219,6 +223,7 @@ class Shell:
             report_fd=pipe.write_end,
             listener=self._ports.listeners[life.slot],
             metrics_listener=self._ports.metrics,
+            census=self._census(life.slot, life.lane),
         )
         try:
             pid = fork_worker(context, lambda: self._drop(pipe, life.slot), self._run_worker)
@@ -231,6 +236,9 @@ class Shell:
         self._by_fd[pipe.read_end] = pid
         self._poll.register(pipe.read_end, select.POLLIN)
         return pid
+
+    def _census(self, slot: int, lane: int) -> Census:
+        return Census(self._clients, LANES * slot + lane)
 
     def _drop(self, own: ReportPipe, slot: int) -> None:
         """Close, in a forked child, everything that is not the child's."""
@@ -246,6 +254,7 @@ class Shell:
         if self._by_fd.pop(pipe.read_end, None) is not None:
             self._poll.unregister(pipe.read_end)
         pipe.close_read_end()
+        self._census(gone.slot, gone.lane).clear()
         drop_live_gauges(self._metrics, gone.slot, gone.lane)
 
 

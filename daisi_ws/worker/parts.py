@@ -80,6 +80,7 @@ class Parts:
         self._live = live
         self._config = config
         self._context = context
+        self._http_settings = HttpSettings.from_config(config)
         self._shared = config.nats.consumer_mode == "shared"
         self._started = time.time()
         self.figures = Figures()
@@ -247,12 +248,13 @@ class Parts:
         self._make_readiness()
         self._make_certificates()
         self.http = HttpServer(
-            settings=lambda: HttpSettings.from_config(live()),
+            settings=lambda: self._http_settings,
             authenticator=self.authenticator,
             gateway=self.admission,
             probes=self.health,
             metrics=self.metrics,
             writable=self.delivery.writable,
+            census=self._context.census,
         )
 
     def _make_certificates(self) -> None:
@@ -387,6 +389,7 @@ class Parts:
     def _apply(self, config: Config) -> None:
         """Hand a reloaded configuration to who does not ask for it each time."""
         self.peers.apply(PeerSettings.from_config(config))
+        self._http_settings = HttpSettings.from_config(config)
 
     def _push_legacy(self, pod_id: str, item: Item) -> None:
         self.legacy.push(pod_id, item.subject, item.text, item.request_id)

@@ -23,6 +23,7 @@ from daisi_ws.app.connection import Connection
 from daisi_ws.app.ports import Sink
 from daisi_ws.config import testing_config
 from daisi_ws.domain import frames, principal
+from daisi_ws.domain.census import Census
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.errors import BadRequest, InvalidAPIKey, InvalidToken, Refusal
 from daisi_ws.domain.frames import ClientMessage, RefreshToken, ResumeFrom, SelectChat
@@ -177,7 +178,7 @@ class Serving:
         self.port: int = self.listener.getsockname()[1]
         self.server = self.make_server()
 
-    def make_server(self) -> HttpServer:
+    def make_server(self, census: Census | None = None) -> HttpServer:
         """Make another server with the same doubles: a successor."""
         return HttpServer(
             settings=lambda: self.settings,
@@ -186,6 +187,7 @@ class Serving:
             probes=self.probes,
             metrics=self.metrics,
             writable=self.gateway.writable,
+            census=census,
         )
 
     def open_protocols(self) -> list[web.RequestHandler]:

@@ -214,6 +214,25 @@ def test_bad_origins_are_named(origin: str) -> None:
     assert "good.example" not in problem.wrong
 
 
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::1", "0.0.0.0/0"])
+def test_good_networks_are_let_through(network: str) -> None:
+    """Networks and single addresses of both families."""
+    assert problems(server__trusted_proxies=[network], server__proxy_protocol=True) == []
+
+
+@pytest.mark.parametrize("network", ["", "10.0.0.1/8", "10.0.0.0/33", "proxy.example", "10.0.0"])
+def test_bad_networks_are_named(network: str) -> None:
+    """What is no network, or has bits set behind its prefix, is refused with the reason."""
+    (problem,) = problems(server__trusted_proxies=["192.0.2.7", network])
+    assert repr(network) in problem.wrong
+
+
+def test_headers_of_proxies_need_somebody_to_believe() -> None:
+    """The PROXY protocol without a trusted proxy would be of no use to anybody."""
+    (problem,) = problems(server__proxy_protocol=True)
+    assert problem.key == "server.trusted_proxies"
+
+
 def certificate(folder: Path, name: str, password: bytes | None = None) -> tuple[Path, Path]:
     """A self-signed certificate and its key as PEM files."""
     key = ec.generate_private_key(ec.SECP256R1())
