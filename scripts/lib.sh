@@ -61,11 +61,27 @@ unpack_package() {
         (cd "$work" && apt-get -q download "$package") && break
         apt-get -q update || sleep 2 # a new machine has no lists, or old ones
     done
+    dpkg-deb --extract "$work/$package"_*.deb "$work/root" || return
+    mkdir -p "$tools" "$work/root/usr/bin"
     for name; do
-        dpkg-deb --fsys-tarfile "$work"/*.deb | tar -x -C "$work" "./usr/bin/$name" || return
-        mkdir -p "$tools" && mv "$work/usr/bin/$name" "$tools/$name" || return
+        [[ -x $work/root/usr/bin/$name ]] || mv "$work/root/usr/sbin/$name" "$work/root/usr/bin/" || return
+        [[ $(ldd "$work/root/usr/bin/$name") != *"not found"* ]] || add_libraries "$package" "$name" "$work" || return
+        mv "$work/root/usr/bin/$name" "$tools/$name" || return
     done
     rm -rf "$work"
+}
+
+# add_libraries PACKAGE NAME WORK: the libraries that this machine lacks for it, and a start that finds them.
+add_libraries() {
+    local name=$2 work=$3 libraries
+    libraries=$(apt-get -s --no-install-recommends install "$1" | awk '/^Inst lib/ {print $2}')
+    # shellcheck disable=SC2086 # many words
+    (cd "$work" && apt-get -q download $libraries) || return
+    for library in "$work"/lib*.deb; do dpkg-deb --extract "$library" "$work/root" || return; done
+    mkdir -p "$tools/lib" && find "$work/root" -name '*.so*' -exec cp -P -t "$tools/lib" {} +
+    mv "$work/root/usr/bin/$name" "$tools/lib/$name" || return
+    printf '#!/bin/sh\nLD_LIBRARY_PATH=${0%%/*}/lib exec "${0%%/*}/lib/%s" "$@"\n' "$name" >"$work/root/usr/bin/$name"
+    chmod +x "$work/root/usr/bin/$name"
 }
 
 # installed NAME: is what NAME (run, test) needs there and current?
