@@ -87,6 +87,16 @@ def _trusted_proxies(config: Config) -> Wrong:
     return None
 
 
+def _proxy_protocol(config: Config) -> Wrong:
+    if not (config.server.proxy_protocol and config.server.http_tls.enabled):
+        return None
+    # The header comes in plain text before TLS, where nothing of ours reads yet.
+    return (
+        "the PROXY protocol does not go together with server.http_tls",
+        "one of them: TLS is ended either by the proxy or here",
+    )
+
+
 def _nats_url(config: Config) -> Wrong:
     url = config.nats.url
     if all(is_nats_url(server.strip()) for server in url.split(",")):
@@ -159,6 +169,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (_uses("server.advertise_host"), _advertised),
     (_uses("server.allowed_origins"), _origins),
     (_uses("server.trusted_proxies", "server.proxy_protocol"), _trusted_proxies),
+    (_uses("server.proxy_protocol", "server.http_tls.enabled"), _proxy_protocol),
     (_uses("nats.url"), _nats_url),
     (
         _uses(

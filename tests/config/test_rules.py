@@ -233,6 +233,19 @@ def test_headers_of_proxies_need_somebody_to_believe() -> None:
     assert problem.key == "server.trusted_proxies"
 
 
+def test_a_header_before_tls_is_refused(tmp_path: Path) -> None:
+    """Who ends TLS here cannot read what a proxy says before it."""
+    certificate_file, key_file = certificate(tmp_path, "gateway")
+    found = problems(
+        server__trusted_proxies=["192.0.2.7"],
+        server__proxy_protocol=True,
+        server__http_tls__enabled=True,
+        server__http_tls__cert_file=str(certificate_file),
+        server__http_tls__key_file=str(key_file),
+    )
+    assert [problem.key for problem in found] == ["server.proxy_protocol"]
+
+
 def certificate(folder: Path, name: str, password: bytes | None = None) -> tuple[Path, Path]:
     """A self-signed certificate and its key as PEM files."""
     key = ec.generate_private_key(ec.SECP256R1())
