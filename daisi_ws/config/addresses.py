@@ -15,11 +15,16 @@ RedisKind = Literal["server", "sentinel", "cluster"]
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE
 )
-_REDIS_SCHEMES: dict[str, RedisKind] = {
-    "": "server",
+_REDIS_KINDS: dict[str | None, RedisKind] = {
+    None: "server",
     "+sentinel": "sentinel",
     "+cluster": "cluster",
 }
+_REDIS_URL = re.compile(
+    r"redis(?P<tls>s?)(?P<kind>\+sentinel|\+cluster)?://"
+    r"(?:(?P<login>[^/?#]*)@)?(?P<hosts>[^/?#@]*)(?P<path>[^?#]*)",
+    re.IGNORECASE,
+)
 _PORTS: dict[RedisKind, int] = {"server": 6379, "sentinel": 26_379, "cluster": 6379}
 _PATHS = {
     "server": re.compile(r"(/(?P<db>\d{0,5}))?"),
@@ -97,23 +102,23 @@ def redis_address(address: str) -> RedisAddress:
 
     :raises ValueError: it is none.
     """
-    url = urlsplit(address if "://" in address else f"redis://{address}")
-    kind = _REDIS_SCHEMES.get(url.scheme.removeprefix("rediss").removeprefix("redis"))
-    login, _, hosts = url.netloc.rpartition("@")
-    if kind is None or url.query or url.fragment:
+    # The standard library takes no URL apart that names several hosts, one of them in brackets.
+    url = _REDIS_URL.fullmatch(address if "://" in address else f"redis://{address}")
+    if url is None:
         raise ValueError("not an address of Redis")
-    nodes = tuple(_node(host, _PORTS[kind]) for host in hosts.split(","))
-    path = _PATHS[kind].fullmatch(url.path)
+    kind = _REDIS_KINDS[url["kind"] and url["kind"].lower()]
+    nodes = tuple(_node(host, _PORTS[kind]) for host in url["hosts"].split(","))
+    path = _PATHS[kind].fullmatch(url["path"])
     if path is None or (kind == "server" and len(nodes) > 1):
         raise ValueError("not an address of Redis")
     if "://" not in address and not re.search(r":\d+(/|$)", address):
         raise ValueError("no port")
-    username, _, password = login.partition(":")
+    username, _, password = (url["login"] or "").partition(":")
     found = path.groupdict()
     return RedisAddress(
         kind=kind,
         nodes=nodes,
-        tls=url.scheme.startswith("rediss"),
+        tls=bool(url["tls"]),
         service=found.get("service") or "",
         db=int(found["db"]) if found.get("db") else None,
         username=unquote(username),
