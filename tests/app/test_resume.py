@@ -121,7 +121,8 @@ async def test_an_open_connection_resumes(pods: list[InProcessPod], nats: NatsCl
             index = next(i for i, m in enumerate(messages) if m["type"] == "resumed")
             assert messages[index]["recovered"] is True
             seqs = [m["seq"] for m in messages[index + 1 :]]
-            assert seqs == published[: len(seqs)]
+            # An event may come before its publisher knows that it is in the stream.
+            assert seqs[: len(published)] == published[: len(seqs)]
             assert len(seqs) >= int(str(messages[index]["replayed"])) > 1
 
 
