@@ -67,6 +67,12 @@ class LegacyForwarder:
             return
         pod.put(request, request_id)
 
+    def apply(self, settings: PeerSettings) -> None:
+        """Take over changed settings; TLS files apply from the next connection on."""
+        self._settings = settings
+        for pod in self._pods.values():
+            pod.settings = settings
+
     async def aclose(self) -> None:
         """Stop; what waits is given up."""
         ending = [pod.stop() for pod in self._pods.values()]
@@ -82,7 +88,7 @@ class _LegacyPod:
 
     def __init__(self, pod_id: str, settings: PeerSettings, metrics: Metrics) -> None:
         self._pod_id = pod_id
-        self._settings = settings
+        self.settings = settings
         self._metrics = metrics
         self._queue: deque[tuple[PushEventRequest, str]] = deque()
         self._wake = asyncio.Event()
@@ -118,7 +124,7 @@ class _LegacyPod:
 
     async def _run(self, address: str) -> None:
         try:
-            channel = open_channel(address, self._settings.tls, self._settings.forward_timeout)
+            channel = open_channel(address, self.settings.tls, self.settings.forward_timeout)
         except BadCertificate as problem:
             self.lost(str(problem))
             self.ended = True
@@ -145,7 +151,7 @@ class _LegacyPod:
         if not self._queue:
             self._wake.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.idle_timeout):
+                async with asyncio.timeout(self.settings.idle_timeout):
                     await self._wake.wait()
         return bool(self._queue)
 
@@ -169,7 +175,7 @@ class _LegacyPod:
         """Call once; return what was wrong, empty if nothing was."""
         metadata = ((REQUEST_ID, request_id),) if request_id else ()
         try:
-            answer = await push(request, timeout=self._settings.forward_timeout, metadata=metadata)
+            answer = await push(request, timeout=self.settings.forward_timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             return error.code().name
         return "" if answer.success else f"refused: {answer.message}"

@@ -8,7 +8,7 @@ from typing import Final
 
 from daisi_ws.app.ports import Sink
 from daisi_ws.domain.close import CloseReason
-from daisi_ws.domain.outbox import NOTHING, Outbox
+from daisi_ws.domain.outbox import NOTHING, Outbox, Policy
 from daisi_ws.domain.principal import Principal
 from daisi_ws.domain.resume import Recovery
 from daisi_ws.domain.streams import Point
@@ -202,6 +202,17 @@ class Connection:
             self._held = False
             self.outbox.max_count, self.outbox.max_bytes = self._limits
             self._enqueue()
+
+    def limit(self, max_count: int, max_bytes: int, policy: Policy) -> None:
+        """Go on with other limits for what may wait; at once, unless it is held for now."""
+        self._limits = (max_count, max_bytes)
+        if self._held:
+            max_count = max(self.outbox.max_count, max_count)
+            max_bytes = max(self.outbox.max_bytes, max_bytes)
+        dropped = self.outbox.limit(max_count, max_bytes, policy)
+        # As in `offer`: before `ready` nothing is lost by it.
+        if self.state is _OPEN and not self._held:
+            self.dropped += dropped
 
     def take(self, now: float) -> bytes:
         """Take what waits, as one piece, to be written at once; nothing if the client is behind."""

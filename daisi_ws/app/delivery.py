@@ -21,7 +21,7 @@ from daisi_ws.app.hub import Hub
 from daisi_ws.app.ports import Position
 from daisi_ws.domain import subjects
 from daisi_ws.domain.close import CloseReason
-from daisi_ws.domain.outbox import UNSEQUENCED
+from daisi_ws.domain.outbox import UNSEQUENCED, Policy
 from daisi_ws.domain.packets import Item
 from daisi_ws.domain.streams import Point, is_older
 from daisi_ws.domain.subjects import Address
@@ -270,6 +270,13 @@ class Delivery:
             connection.behind_since = None
             self.queue(connection)
             self._freed = True
+
+    def limit(self, max_count: int, max_bytes: int, policy: Policy) -> None:
+        """Go on with other limits for what may wait for a client; who is connected has them too."""
+        for connection in self._hub.connections():
+            connection.limit(max_count, max_bytes, policy)
+            self._count_dropped(connection)
+        self._tell_accepted()
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone: what was withheld for it is withheld no longer."""

@@ -114,6 +114,7 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
     :param stream: identity of the stream that it delivers from, up to `position` so far.
     :param events: read from the stream by it in the last second; `deliveries` to its clients,
         with the percentiles of their latency from broker to socket write.
+    :param waits: configuration keys whose new values wait for a restart of it.
     """
 
     pod_id: str
@@ -134,6 +135,7 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: int = 0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
+    waits: list[str] = []
 
 
 class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):

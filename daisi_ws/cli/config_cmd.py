@@ -125,8 +125,8 @@ def show_command(path: Path | None, as_json: bool) -> None:
 def doc_command(form: str | None, name: str | None) -> None:
     """Explain every key, or those of one SECTION, or one KEY.
 
-    Says type, default, range, purpose, environment variable, and whether a reload applies it
-    (hot) or a restart is needed.
+    Says type, default, range, purpose, environment variable, and whether a change applies at
+    once (hot), by a rolling restart (restart) or when the whole process is started anew.
 
     \b
     Examples:
@@ -164,4 +164,4 @@ def _entry(loaded: Loaded, name: str) -> dict[str, object]:
     entry: dict[str, object] = {"value": without_userinfo(value), "origin": loaded.origins[name]}
     if field.key.secret:
         entry |= {"value": MASK if value else None, "set": bool(value)}
-    return entry | {"reload": "hot" if field.key.hot else "restart"}
+    return entry | {"reload": field.reload}

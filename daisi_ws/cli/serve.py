@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from daisi_ws import log
-from daisi_ws.cli.serving import KeepRunning, Reload, settings_of, worker_of
+from daisi_ws.cli.serving import KeepRunning, Reload, ReloadOnChange, settings_of, worker_of
 from daisi_ws.cli.serving_embedded import announce, flags_of, make_servers
-from daisi_ws.config import ConfigError, Loaded, load
+from daisi_ws.config import ConfigError, FileWatch, Loaded, file_to_read, files_of, load
 from daisi_ws.domain.slots import ConfigSource
 from daisi_ws.embedded import EmbeddedServerError, Servers
 from daisi_ws.supervisor.run import run_supervisor
@@ -35,7 +36,7 @@ Examples:
 \b
 Signals to the supervisor (the process started here):
   TERM, INT   drain and stop; a second one stops quickly, a third one at once
-  HUP         read the configuration again; an invalid one changes nothing
+  HUP         read the configuration again, as a changed file does; an invalid one changes nothing
   USR2        restart the workers one by one, each successor ready before its predecessor drains
 
 \b
@@ -94,20 +95,27 @@ def serve_command(
     if data is not None and not embedded:
         raise click.UsageError("--data is where --embedded keeps its data; give both or neither")
     flags: dict[str, object] = {_KEYS[name]: value for name, value in options.items()}
-    source = ConfigSource(path, dict(os.environ), flags)
+    # One that is gone later is told as missing, instead of everything falling to its default.
+    source = ConfigSource(path or file_to_read(os.environ), dict(os.environ), flags)
+    files = FileWatch(files_of(source.path, source.environ))
     loaded = _load_or_exit(source)
     log.setup(loaded.config.log.level, loaded.config.log.format)
-    beside: Callable[[], None] = _nothing
+    beside: list[Callable[[], None]] = [ReloadOnChange(files)]
     with ExitStack() as stack:
         if embedded:
             servers = _start_or_exit(stack, loaded, data)
             announce(loaded, servers)
             flags |= flags_of(loaded, servers)
             loaded = _load_or_exit(source)
-            beside = KeepRunning(servers)
-        settings, reload = settings_of(loaded.config), Reload(source, loaded.config)
+            beside.append(KeepRunning(servers))
+        settings, reload = settings_of(loaded.config), Reload(source, loaded.config, files)
         try:
-            code = run_supervisor(settings, worker_of(source), reload, beside)
+            code = run_supervisor(
+                settings,
+                worker_of(reload.source),
+                reload,
+                partial(_look_at, beside),
+            )
         except StartError as error:
             click.echo("error: cannot start:", err=True)
             for problem in error.problems:
@@ -139,8 +147,9 @@ def _refuse(error: ConfigError) -> NoReturn:
     sys.exit(EXIT_REFUSED)
 
 
-def _nothing() -> None:
-    """Nothing runs beside the workers."""
+def _look_at(beside: Iterable[Callable[[], None]]) -> None:
+    for look in beside:
+        look()
 
 
 _KEYS: Mapping[str, str] = {

@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from daisi_ws import log
-from daisi_ws.config import Config, ConfigError, changed, load
+from daisi_ws.config import Config, ConfigError, FileWatch, changed, load, values_of
 from daisi_ws.domain.deadlines import deadlines
 from daisi_ws.domain.slots import BootFailed, ConfigSource, WorkerContext, encode_report
 from daisi_ws.embedded import EmbeddedServerError, Servers
@@ -67,10 +70,11 @@ def timings_of(config: Config) -> Timings:
 
 
 def worker_of(
-    source: ConfigSource, module: str = "daisi_ws.worker"
+    source: Callable[[], ConfigSource], module: str = "daisi_ws.worker"
 ) -> Callable[[WorkerContext], int]:
     """Return the whole life of a worker process: its code is imported anew in each.
 
+    :param source: asked at the birth of each.
     :param module: has `run(source, context)`, which returns the exit code.
     """
 
@@ -83,7 +87,7 @@ def worker_of(
             failed = BootFailed(f"the worker's code cannot be imported: {error}", hint)
             os.write(context.report_fd, encode_report(failed))
             return EXIT_BOOT_FAILED
-        return int(worker.run(source, context))
+        return int(worker.run(source(), context))
 
     return run
 
@@ -93,15 +97,23 @@ class Reload:
 
     :param source: where to read it.
     :param boot: the configuration that the supervisor started with.
+    :param files: told that their content has been acted upon.
     """
 
-    def __init__(self, source: ConfigSource, boot: Config) -> None:
+    def __init__(self, source: ConfigSource, boot: Config, files: FileWatch) -> None:
         self._source = source
         self._boot = boot
         self._last = boot
+        self._files = files
+
+    def source(self) -> ConfigSource:
+        """Return where a worker that starts now reads it, and what it takes if that is broken."""
+        return replace(self._source, started=values_of(self._boot), good=values_of(self._last))
 
     def __call__(self) -> ReloadResult:
         """Return what changed, or why nothing does."""
+        # First: what is written meanwhile is looked at again.
+        self._files.acted()
         try:
             new = load_source(self._source)
         except ConfigError as error:
@@ -113,6 +125,19 @@ class Reload:
         self._last = new
         log.set_level(new.log.level)
         return Reloaded(timings_of(new), hot, restart)
+
+
+class ReloadOnChange:
+    """Has the configuration read again, as SIGHUP does, when a file of it has changed."""
+
+    def __init__(self, files: FileWatch) -> None:
+        self._files = files
+
+    def __call__(self) -> None:
+        """Look, without waiting; to be called about once a second."""
+        if found := self._files.changed(time.monotonic()):
+            logger.info("configuration changed", files=[str(file) for file in found])
+            os.kill(os.getpid(), signal.SIGHUP)
 
 
 class KeepRunning:

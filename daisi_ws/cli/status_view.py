@@ -13,6 +13,7 @@ from daisi_ws.app.ports import PodRecord
 from daisi_ws.cli.cluster import Snapshot, StreamState
 from daisi_ws.cli.table import table
 from daisi_ws.cli.wording import duration, moment, plural
+from daisi_ws.config import FIELDS
 
 _HEADERS = (
     "POD",
@@ -28,6 +29,7 @@ _HEADERS = (
     "P99",
     "",
 )
+_RESTARTS = {"restart": "SIGUSR2 is enough", "full restart": "of the supervisor, too"}
 _NUMBERS = (2, 6, 7, 8, 9, 10)
 
 
@@ -61,6 +63,7 @@ def as_text(snapshot: Snapshot, now: float) -> str:
         lines += [*table(_HEADERS, pod_rows(snapshot, now), right=_NUMBERS), ""]
     if snapshot.stream is not None:
         lines += _stream_lines(snapshot, snapshot.stream, now)
+    lines += _waiting_lines(snapshot.pods)
     for trouble in snapshot.troubles:
         lines.append(f"{click.style('problem', fg='red')}   {trouble.problem}")
         if trouble.next_step:
@@ -136,7 +139,35 @@ def _hosts_json(pods: Sequence[PodRecord]) -> dict[str, Any]:
         host["pods"] += 1
         host["ready"] += pod.ready
         host["connections"] += pod.connections
+    waiting = _waiting(pods)
+    for name, host in hosts.items():
+        host["waits_for_restart"] = waiting.get(name, {})
     return hosts
+
+
+def _waiting(pods: Sequence[PodRecord]) -> dict[str, dict[str, str]]:
+    """Return, by host, the keys whose new values wait, and for what: `restart`, `full restart`.
+
+    What another version says of keys that are not known here is shown as it is.
+    """
+    waiting: dict[str, dict[str, str]] = {}
+    for pod in pods:
+        for key in pod.waits:
+            field = FIELDS.get(key)
+            # A hot one waits with one that it would contradict.
+            kind = "restart" if field is None or field.key.hot else field.reload
+            waiting.setdefault(pod.host, {})[key] = kind
+    return waiting
+
+
+def _waiting_lines(pods: Sequence[PodRecord]) -> list[str]:
+    lines = []
+    for host, keys in _waiting(pods).items():
+        for kind, how in _RESTARTS.items():
+            names = ", ".join(key for key, needs in keys.items() if needs == kind)
+            if names:
+                lines.append(f"waits     {host}, for a {kind} ({how}): {names}")
+    return [*lines, ""] if lines else []
 
 
 def _stream_json(stream: StreamState) -> dict[str, Any]:

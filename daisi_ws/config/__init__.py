@@ -7,8 +7,9 @@ here imports an event loop or a client library: the supervisor uses it before it
 from daisi_ws.config.addresses import RedisTarget, redis_target
 from daisi_ws.config.environment import FILE_VARIABLE
 from daisi_ws.config.keys import MASK, Field, Key, Section, Value, without_userinfo
-from daisi_ws.config.load import DEFAULT_FILE, Changes, Loaded, changed, load
+from daisi_ws.config.load import DEFAULT_FILE, Changes, Loaded, changed, file_to_read, load
 from daisi_ws.config.problems import SECRET_HINT, ConfigError, Problem
+from daisi_ws.config.reload import Settled, kept_by, restored, settle, values_of
 from daisi_ws.config.rules_tls import TlsSection, ends_at, wrong_files
 from daisi_ws.config.schema import (
     FIELDS,
@@ -31,6 +32,7 @@ from daisi_ws.config.schema import (
 )
 from daisi_ws.config.testing import testing_config
 from daisi_ws.config.values import shown
+from daisi_ws.config.watch import FileWatch, files_of
 
 __all__ = [
     "DEFAULT_FILE",
@@ -47,6 +49,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Field",
+    "FileWatch",
     "HttpTls",
     "Key",
     "Limits",
@@ -60,16 +63,23 @@ __all__ = [
     "Resume",
     "Section",
     "Server",
+    "Settled",
     "TlsSection",
     "TtlRange",
     "Value",
     "changed",
     "ends_at",
+    "file_to_read",
+    "files_of",
+    "kept_by",
     "load",
     "redis_target",
+    "restored",
+    "settle",
     "shown",
     "testing_config",
     "value_of",
+    "values_of",
     "without_userinfo",
     "wrong_files",
 ]

@@ -20,8 +20,9 @@ _YAML_HEAD = f"""\
 #
 # A value comes from here, from the environment (DAISI_WS_<SECTION>_<KEY>, which wins) or from a
 # flag (which wins over both). The four secrets of `auth` have no default; they are better kept
-# in the environment than in a file. "hot" keys are applied by a reload (SIGHUP), "restart" keys
-# when the process starts.
+# in the environment, or in files of their own (DAISI_WS_<SECTION>_<KEY>_FILE), than here. "hot"
+# keys are applied when this file changes or at SIGHUP, "restart" keys by a rolling restart
+# (SIGUSR2), "full restart" keys when the whole process starts.
 #
 #   daisi-ws config check    every problem at once
 #   daisi-ws config show     the values in effect and where each comes from
@@ -65,11 +66,22 @@ Variables that Kubernetes makes for a Service named `daisi-ws...` (`DAISI_WS_SER
 python -c "import secrets; print(secrets.token_hex(32))"
 ```
 
+Every secret can also be in a file of its own, alone on one line, that
+`DAISI_WS_<SECTION>_<KEY>_FILE` names (`DAISI_WS_AUTH_SECRET_TOKEN_FILE=/run/secrets/api-key`).
+Unlike a variable, such a file can change while the process runs.
+
 Secrets and the login part of URLs are never shown, in no message, log line or `config show`.
 
 ## Reload
-SIGHUP reads everything again. Keys marked *hot* then apply to the running process, the others
-are reported as waiting for a restart. A configuration with a problem changes nothing.
+Everything is read again at SIGHUP, and by itself within seconds after the content of the file (or
+of a file that a `DAISI_WS_..._FILE` names) has changed. A configuration with a problem changes
+nothing. What a change of a key needs:
+
+- *hot*: applies to the running processes at once,
+- *restart*: waits for a rolling restart (SIGUSR2) or any other,
+- *full restart*: waits until the whole process is started anew; a rolling restart keeps it.
+
+`daisi-ws status` shows what waits.
 
 ## Keys
 """
@@ -122,7 +134,7 @@ def markdown_table(fields: Iterable[Field]) -> str:
             f"`{field.leaf}`",
             _default(field),
             field.right + _also(field),
-            "hot" if field.key.hot else "restart",
+            field.reload,
             field.key.about,
         )
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -180,7 +192,7 @@ def _yaml_key(field: Field, indent: str) -> list[str]:
 
 def _facts(field: Field) -> str:
     facts = ["required"] if field.required else []
-    facts += [field.right + _also(field), "hot" if field.key.hot else "restart"]
+    facts += [field.right + _also(field), field.reload]
     if field.key.example:
         facts.append(f"e.g. {field.key.example}")
     return f"[{'; '.join(facts)}]"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 
 import msgspec
 
@@ -15,6 +16,8 @@ from daisi_ws.config.values import RefusedError, from_python, from_text
 
 FILE_VARIABLE = "DAISI_WS_CONFIG"
 _INTERNAL = "DAISI_WS_INTERNAL_"
+_FILE_SUFFIX = "_FILE"
+_LONGEST_SECRET = 64 * 1024
 
 # Kubernetes puts variables of this shape into every pod of a namespace that has a Service whose
 # name begins with daisi-ws: https://kubernetes.io/docs/concepts/services-networking/service/
@@ -50,14 +53,21 @@ class Layer(msgspec.Struct):
 
 
 def read_environment(environ: Mapping[str, str]) -> Layer:
-    """Every ``DAISI_WS_...`` variable. One with an empty value counts as not set."""
+    """Every ``DAISI_WS_...`` variable. One with an empty value counts as not set.
+
+    The file that a ``DAISI_WS_<SECTION>_<KEY>_FILE`` of a secret names is read here.
+    """
     layer = Layer()
+    for secret, name, path in _secret_files(environ):
+        _read_secret(layer, secret, f"environment {name}", path)
     known = _by_variable()
     for name in sorted(environ):
         if not name.startswith(ENVIRONMENT_PREFIX) or not environ[name]:
             continue
         origin = f"environment {name}"
         field = known.get(name)
+        if field is None and _secret_of(name, known) is not None:
+            continue
         if field is not None:
             try:
                 layer.put(field, from_text(field, environ[name]), origin)
@@ -70,6 +80,11 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
                 )
             )
     return layer
+
+
+def secret_files(environ: Mapping[str, str]) -> list[Path]:
+    """The files of secrets that variables name."""
+    return [path for _, _, path in _secret_files(environ)]
 
 
 def read_flags(flags: Mapping[str, object]) -> Layer:
@@ -88,6 +103,36 @@ def read_flags(flags: Mapping[str, object]) -> Layer:
         except RefusedError as refused:
             layer.refuse(field, origin, str(refused))
     return layer
+
+
+def _secret_files(environ: Mapping[str, str]) -> Iterator[tuple[Field, str, Path]]:
+    known = _by_variable()
+    for name in sorted(environ):
+        if environ[name] and (field := _secret_of(name, known)) is not None:
+            yield field, name, Path(environ[name])
+
+
+def _secret_of(name: str, known: Mapping[str, Field]) -> Field | None:
+    field = known.get(name.removesuffix(_FILE_SUFFIX)) if name not in known else None
+    return field if field is not None and field.key.secret else None
+
+
+def _read_secret(layer: Layer, field: Field, origin: str, path: Path) -> None:
+    right = f"a readable file that holds nothing else: {field.right}"
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LONGEST_SECRET).decode()
+    except OSError as error:
+        wrong = f"{quoted(str(path), 200)} cannot be read: {error.strerror}"
+        layer.problems.append(Problem(field.name, origin, wrong, right))
+    except UnicodeDecodeError:
+        wrong = f"{quoted(str(path), 200)} is not UTF-8"
+        layer.problems.append(Problem(field.name, origin, wrong, right))
+    else:
+        try:
+            layer.put(field, from_text(field, text.rstrip("\r\n")), origin)
+        except RefusedError as refused:
+            layer.refuse(field, origin, str(refused))
 
 
 def _by_variable() -> dict[str, Field]:

@@ -25,6 +25,8 @@ class Key(msgspec.Struct, frozen=True):
 
     :param about: what it is for, in one or two sentences.
     :param hot: a reload applies it to the running process; otherwise it waits for a restart.
+    :param whole: that restart must be one of the whole host: the supervisor uses it, and a
+        rolling restart leaves the supervisor running.
     :param unit: of a number, such as ``seconds`` or ``bytes``.
     :param low: smallest number allowed.
     :param high: largest number allowed.
@@ -37,6 +39,7 @@ class Key(msgspec.Struct, frozen=True):
 
     about: str
     hot: bool = False
+    whole: bool = False
     unit: str = ""
     low: float | None = None
     high: float | None = None
@@ -88,6 +91,13 @@ class Field(msgspec.Struct, frozen=True):
     def environment(self) -> str:
         """Name of the environment variable, such as ``DAISI_WS_SERVER_HTTP_PORT``."""
         return environment_name(self.name)
+
+    @property
+    def reload(self) -> str:
+        """When a change applies: `hot`, `restart` or `full restart`."""
+        if self.key.hot:
+            return "hot"
+        return "full restart" if self.key.whole else "restart"
 
     @property
     def right(self) -> str:

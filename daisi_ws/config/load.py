@@ -58,7 +58,7 @@ def load(
     :raises ConfigError: with every problem at once.
     """
     if path is None:
-        path = _file_to_read(environ)
+        path = file_to_read(environ)
     file = read_file(path) if path is not None else Layer()
     return build([_presets(presets), file, read_environment(environ), read_flags(flags)], path)
 
@@ -83,7 +83,7 @@ def build(layers: Iterable[Layer], path: Path | None = None) -> Loaded:
         if field.required and not values[name][0] and name not in refused:
             problems.append(_missing(field))
             refused.add(name)
-    config = cast("Config", _assemble(Config, "", values))
+    config = cast("Config", assemble({name: value for name, (value, _) in values.items()}))
     origins = {name: origin for name, (_, origin) in values.items()}
     problems += contradictions(config, origins, refused)
     if problems:
@@ -101,7 +101,8 @@ def changed(old: Config, new: Config) -> Changes:
     )
 
 
-def _file_to_read(environ: Mapping[str, str]) -> Path | None:
+def file_to_read(environ: Mapping[str, str]) -> Path | None:
+    """The file that is read where no command names one, if any."""
     if environ.get(FILE_VARIABLE):
         return Path(environ[FILE_VARIABLE])
     return DEFAULT_FILE if DEFAULT_FILE.exists() else None
@@ -131,12 +132,13 @@ def _missing(field: Field) -> Problem:
     return Problem(field.name, "not set", wrong, f"{field.right}, e.g. in {field.environment}")
 
 
-def _assemble(
-    section: type[Section], prefix: str, values: Mapping[str, tuple[Value, str]]
+def assemble(
+    values: Mapping[str, Value], section: type[Section] = Config, prefix: str = ""
 ) -> Section:
+    """The section with these values, by dotted key; a whole ``Config`` by default."""
     parts: dict[str, object] = {}
     for leaf in section.__struct_fields__:
         name = f"{prefix}{leaf}"
         inner = SECTIONS.get(name)
-        parts[leaf] = _assemble(inner, f"{name}.", values) if inner else values[name][0]
+        parts[leaf] = assemble(values, inner, f"{name}.") if inner else values[name]
     return section(**parts)

@@ -136,9 +136,20 @@ def out_of_order(
     for order in ORDERS:
         if not refused.isdisjoint((order.low, order.high)) or not order.only_if(config):
             continue
-        low, high = _number(config, order.low), _number(config, order.high)
-        if low * order.factor > high or (low * order.factor == high and not order.equal):
+        if _is_broken(config, order):
+            low, high = _number(config, order.low), _number(config, order.high)
             yield _problem(order, low, high, origins)
+
+
+def entangled(config: Config) -> set[str]:
+    """The keys of all pairs that are the wrong way round."""
+    broken = (order for order in ORDERS if order.only_if(config) and _is_broken(config, order))
+    return {key for order in broken for key in (order.low, order.high)}
+
+
+def _is_broken(config: Config, order: Order) -> bool:
+    low, high = _number(config, order.low) * order.factor, _number(config, order.high)
+    return low > high or (low == high and not order.equal)
 
 
 def _problem(order: Order, low: float, high: float, origins: Mapping[str, str]) -> Problem:

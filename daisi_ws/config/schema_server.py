@@ -19,6 +19,7 @@ class Server(Section, frozen=True, kw_only=True):
         str,
         Key(
             "Address that the HTTP and WebSocket port is bound to.",
+            whole=True,
             pattern=_HOST,
             expects="an IP address or a host name",
         ),
@@ -27,6 +28,7 @@ class Server(Section, frozen=True, kw_only=True):
         int,
         Key(
             "Port of HTTP and WebSocket, shared by all workers. 0 takes any free port.",
+            whole=True,
             low=0,
             high=65_535,
         ),
@@ -36,6 +38,7 @@ class Server(Section, frozen=True, kw_only=True):
         Key(
             "Port that GET /metrics has for itself, shared by all workers; it is then not found "
             "at http_port. 0 leaves it there.",
+            whole=True,
             low=0,
             high=65_535,
             example="9464",
@@ -45,6 +48,7 @@ class Server(Section, frozen=True, kw_only=True):
         str,
         Key(
             "Address that metrics_port is bound to.",
+            whole=True,
             pattern=_HOST,
             expects="an IP address or a host name",
         ),
@@ -54,6 +58,7 @@ class Server(Section, frozen=True, kw_only=True):
         str,
         Key(
             "Address that the workers' gRPC ports are bound to.",
+            whole=True,
             pattern=_HOST,
             expects="an IP address or a host name",
         ),
@@ -63,6 +68,7 @@ class Server(Section, frozen=True, kw_only=True):
         Key(
             "First gRPC port of this host; every worker slot takes two from here on, so that "
             "predecessor and successor can overlap. 0 takes any free ports.",
+            whole=True,
             low=0,
             high=65_535,
         ),
@@ -82,13 +88,15 @@ class Server(Section, frozen=True, kw_only=True):
         Key(
             "Name of this host in the cluster; worker slot and generation are appended. "
             "The host name when empty.",
+            whole=True,
             pattern=r"[A-Za-z0-9_@=+~-]{0,100}",
             expects="at most 100 letters, digits or _ @ = + ~ -",
             example="gateway-1",
         ),
     ] = ""
     workers: Annotated[
-        int, Key("Worker processes. 0 starts one for each processor core.", low=0, high=256)
+        int,
+        Key("Worker processes. 0 starts one for each processor core.", whole=True, low=0, high=256),
     ] = 0
     allowed_origins: Annotated[
         tuple[str, ...],
@@ -190,7 +198,7 @@ class Log(Section, frozen=True, kw_only=True):
     ] = "info"
     format: Annotated[
         Literal["json", "text"],
-        Key("json: one object a line, for machines. text: for people."),
+        Key("json: one object a line, for machines. text: for people.", whole=True),
     ] = "json"
 
 

@@ -94,6 +94,17 @@ class Outbox:
         """Tell whether a frame of `size` bytes may wait, too."""
         return len(self._frames) < self.max_count and self.size + size <= self.max_bytes
 
+    def limit(self, max_count: int, max_bytes: int, policy: Policy) -> int:
+        """Go on with other limits; return how many frames were dropped for them.
+
+        What `block` holds up is accepted when the policy is that no more.
+        """
+        self.max_count, self.max_bytes, self.policy = max_count, max_bytes, policy
+        if policy == "block":
+            return 0
+        self._held = None
+        return self._drop(1)
+
     def held_from(self) -> int | None:
         """Return the sequence of the first event over the limit, None if none is.
 

@@ -39,6 +39,9 @@ REPORT_LIMIT: Final = 4096
 
 _LINE_LIMIT: Final = 65536
 
+Plain = int | float | bool | str | tuple[str, ...] | None
+"""A configuration value: of no type of our own, which a worker with newer code would not know."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigSource:
@@ -47,11 +50,15 @@ class ConfigSource:
     :param path: the configuration file, or None for the default place.
     :param environ: the environment as the supervisor got it; may hold secrets.
     :param flags: values of command line options by key (`server.http_port`); may hold secrets.
+    :param started: the values that the supervisor started with, by key; may hold secrets.
+    :param good: those that it read last without a problem; may hold secrets.
     """
 
     path: Path | None
     environ: Mapping[str, str] = field(repr=False)
     flags: Mapping[str, object] = field(repr=False)
+    started: Mapping[str, Plain] = field(default_factory=dict, repr=False)
+    good: Mapping[str, Plain] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 
 import structlog
 
@@ -20,10 +21,12 @@ log = structlog.get_logger(__name__)
 class HostClaim:
     """The claim of a host name in Redis, shared by the workers of one supervisor.
 
-    :param lease: seconds for which a claim lasts without being renewed.
+    :param lease: getter of the seconds for which a claim lasts without being renewed.
     """
 
-    def __init__(self, pods: PodsRedis, host: str, lease: float, context: WorkerContext) -> None:
+    def __init__(
+        self, pods: PodsRedis, host: str, lease: Callable[[], float], context: WorkerContext
+    ) -> None:
         self._pods = pods
         self._host = host
         self._lease = lease
@@ -36,7 +39,7 @@ class HostClaim:
         :raises BootFailure: another supervisor that lives has it.
         """
         loop = asyncio.get_running_loop()
-        patience = loop.time() + self._lease * 1.5
+        patience = loop.time() + self._lease() * 1.5
         while holder := await retrying(self._try, "claim the pod ID"):
             if self._is_dead(holder):
                 await retrying(lambda: self._pods.release_host(self._host, holder), "claim")
@@ -46,12 +49,12 @@ class HostClaim:
                     "give this host a server.pod_id of its own, or stop the other one",
                 )
             else:
-                await asyncio.sleep(self._lease / 10)
+                await asyncio.sleep(self._lease() / 10)
 
     async def keep(self) -> None:
         """Renew until cancelled."""
         while True:
-            await asyncio.sleep(self._lease / 4)
+            await asyncio.sleep(self._lease() / 4)
             try:
                 holder = await self._try()
             except Unavailable:

@@ -376,6 +376,7 @@ class Parts:
             deliveries=figures.deliveries,
             p50_ms=figures.p50_ms,
             p99_ms=figures.p99_ms,
+            waits=self._live.waits,
         )
 
     async def _barrier(self, source: str, interests: Iterable[str]) -> Position | None:
@@ -390,6 +391,13 @@ class Parts:
         """Hand a reloaded configuration to who does not ask for it each time."""
         self.peers.apply(PeerSettings.from_config(config))
         self._http_settings = HttpSettings.from_config(config)
+        self.legacy.apply(PeerSettings.from_config(config))
+        app = config.app
+        self.delivery.limit(
+            app.websocket_message_buffer_size,
+            app.websocket_max_buffer_bytes,
+            app.websocket_backpressure_drop_policy,
+        )
 
     def _push_legacy(self, pod_id: str, item: Item) -> None:
         self.legacy.push(pod_id, item.subject, item.text, item.request_id)

@@ -149,8 +149,12 @@ class Pod:
         """Become a member as soon as Redis and NATS are there."""
         parts, config = self._parts, self._live()
         await parts.link.wait_up()
-        lease = config.app.pod_lease_seconds
-        claim = HostClaim(parts.pods, config.server.pod_id, lease, self._context)
+        claim = HostClaim(
+            parts.pods,
+            config.server.pod_id,
+            lambda: self._live().app.pod_lease_seconds,
+            self._context,
+        )
         await claim.take()
         self._tasks.spawn("host claim", claim.keep())
         await retrying(self._register, "register in Redis")

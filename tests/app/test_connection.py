@@ -119,6 +119,36 @@ def test_a_burst_does_not_cost_a_reading_client_anything(count: int, size: int) 
     assert [message["seq"] for message in made.sink.messages()] == list(range(1, 101))
 
 
+def test_other_limits_hold_at_once_for_what_waits() -> None:
+    """A smaller buffer drops what is too much, counted and told; a larger one drops less."""
+    made = Made(max_count=3)
+    connection = made.open()
+    made.sink.waiting = BACKLOG_BYTES + 1
+    for seq in (1, 2, 3):
+        connection.offer(seq, event(seq))
+    connection.take(1.0)
+    connection.limit(2, 10_000, "drop_oldest")
+    assert (connection.dropped, len(made.outbox)) == (1, 2)
+    connection.limit(4, 10_000, "drop_oldest")
+    assert [connection.offer(seq, event(seq)) for seq in (4, 5, 6)] == [0, 0, 1]
+
+
+def test_other_limits_cost_nothing_before_ready() -> None:
+    """Who has no session yet has lost nothing; after a hold the new limits are those that count."""
+    made = Made(max_count=3)
+    for seq in (1, 2, 3):
+        made.connection.offer(seq, event(seq))
+    made.connection.limit(2, 10_000, "drop_oldest")
+    assert made.connection.dropped == 0
+    held = Made(max_count=3)
+    connection = held.open()
+    connection.hold(100, 100_000)
+    connection.limit(2, 20_000, "drop_oldest")
+    assert (held.outbox.max_count, held.outbox.max_bytes) == (100, 100_000)
+    connection.let_go()
+    assert (held.outbox.max_count, held.outbox.max_bytes) == (2, 20_000)
+
+
 def test_a_client_that_is_behind_gets_nothing_until_it_has_caught_up() -> None:
     """Behind since the first flush that found a backlog; then the gap and the rest, in order."""
     made = Made(max_count=3)

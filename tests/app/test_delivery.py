@@ -209,6 +209,23 @@ async def test_block_withholds_acceptance_until_there_is_room() -> None:
     assert told == [4]
 
 
+async def test_another_policy_lets_go_of_what_the_old_one_withheld() -> None:
+    """From `block` to `drop_oldest`: what is too much is dropped, counted, told and accepted."""
+    at = Setting(max_count=2, policy="block")
+    told = []
+    at.delivery.on_accepted(lambda: told.append(at.delivery.accepted_upto()))
+    at.sink.waiting = BACKLOG_BYTES + 1
+    at.accept(1)
+    at.accept(2, 3, 4)
+    assert at.delivery.accepted_upto() == 2
+    at.delivery.limit(2, 10_000, "drop_oldest")
+    assert (told, dropped(at)) == ([4], 2)
+    at.sink.waiting = 0
+    at.delivery.writable(at.made.connection)
+    at.delivery.flush()
+    assert at.got() == [3, 4]
+
+
 async def test_what_is_written_without_a_word_of_the_socket_is_accepted() -> None:
     """The buffer had shrunk by the next event: nothing is withheld any more, and it is told."""
     at = Setting(max_count=2, policy="block")

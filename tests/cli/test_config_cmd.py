@@ -86,7 +86,11 @@ def test_show_hides_secrets(form: list[str]) -> None:
 def test_show_json_is_one_object_with_types() -> None:
     """Machines get values as JSON, and whether a secret is set."""
     shown = json.loads(run("show", "--json", **SECRETS).stdout)
-    assert shown["server.http_port"] == {"value": 8080, "origin": "default", "reload": "restart"}
+    assert shown["server.http_port"] == {
+        "value": 8080,
+        "origin": "default",
+        "reload": "full restart",
+    }
     assert shown["nats.create_stream"]["value"] is None
     assert shown["server.allowed_origins"]["value"] == []
     assert shown["auth.secret_token"]["value"] == "********"

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from daisi_ws.cli import cli
 from daisi_ws.cli.serving import Reload, settings_of, timings_of
-from daisi_ws.config import load, testing_config
+from daisi_ws.config import FileWatch, load, testing_config
 from daisi_ws.domain.slots import ConfigSource
 from daisi_ws.embedded.ports import free_ports, is_free
 from daisi_ws.supervisor.settings import Reloaded, ReloadRefused
@@ -376,7 +376,7 @@ def test_reload_compares_with_the_start_for_what_waits(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     source = ConfigSource(file, SECRETS, {})
     file.write_text("")
-    reload = Reload(source, load(file, SECRETS, {}).config)
+    reload = Reload(source, load(file, SECRETS, {}).config, FileWatch([file]))
     file.write_text("redis: {db: 5}\napp: {write_timeout_seconds: 9}")
     first, second = reload(), reload()
     assert isinstance(first, Reloaded)

@@ -18,7 +18,7 @@ from daisi_ws.adapters.redis_connect import connection_factory
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.app.ports import PodRecord, ReaderRecord
 from daisi_ws.cli.cluster import Snapshot, StreamState, Trouble
-from daisi_ws.cli.status_view import as_text
+from daisi_ws.cli.status_view import as_json, as_text
 from daisi_ws.config import testing_config as config_for
 from tests.cli.command import AWAY, daisi_ws, finish, start
 from tests.cluster import cluster
@@ -62,6 +62,30 @@ async def make_stream(nats: NatsClient) -> None:
     jetstream = nats.jetstream()
     await jetstream.add_stream(name="wa_stream", subjects=["websocket.>"])
     await jetstream.pull_subscribe("websocket.>", durable="ws_fanout", stream="wa_stream")
+
+
+def test_what_waits_is_shown_by_host_and_kind_of_restart() -> None:
+    """Each key once a host, whatever its workers run with; nothing where nothing waits."""
+    waits = ["server.http_port", "nats.max_outstanding", "of.another"]
+    pods = [
+        msgspec.structs.replace(RECORD, waits=waits),
+        msgspec.structs.replace(RECORD, slot=1, waits=["server.http_port"]),
+        msgspec.structs.replace(RECORD, host="other"),
+    ]
+    snapshot = Snapshot(pods=pods)
+    lines = [line for line in as_text(snapshot, 0).splitlines() if line.startswith("waits")]
+    assert lines == [
+        "waits     host, for a restart (SIGUSR2 is enough): nats.max_outstanding, of.another",
+        "waits     host, for a full restart (of the supervisor, too): server.http_port",
+    ]
+    assert [host["waits_for_restart"] for host in as_json(snapshot)["hosts"].values()] == [
+        {
+            "server.http_port": "full restart",
+            "nats.max_outstanding": "restart",
+            "of.another": "restart",
+        },
+        {},
+    ]
 
 
 async def test_a_cluster_is_shown(env: dict[str, str], nats: NatsClient, pods: PodsRedis) -> None:

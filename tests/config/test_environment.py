@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from daisi_ws.config import FIELDS
@@ -150,3 +152,54 @@ def test_flags_may_be_text_or_values() -> None:
         "app.pong_wait_seconds": 61.0,
         "nats.create_stream": True,
     }
+
+
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    """Without the line break at its end; no other key has such a variable."""
+    file = tmp_path / "key"
+    file.write_text("user-api-key-0123456789\n")
+    layer = read_environment({"DAISI_WS_AUTH_SECRET_TOKEN_FILE": str(file)})
+    assert layer.problems == []
+    assert layer.values == {
+        "auth.secret_token": (
+            "user-api-key-0123456789",
+            "environment DAISI_WS_AUTH_SECRET_TOKEN_FILE",
+        )
+    }
+    wrong = read_environment({"DAISI_WS_REDIS_ADDRESS_FILE": str(file)})
+    assert [problem.wrong for problem in wrong.problems] == ["no such variable"]
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (None, "cannot be read"),
+        (b"\xff" * 20, "is not UTF-8"),
+        (b"secret but with blanks", "characters (not shown)"),
+        (b"", "is empty"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_a_problem_of_its_key(
+    tmp_path: Path, content: bytes | None, wrong: str
+) -> None:
+    """It names key, variable and file, and shows nothing of the content."""
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    (problem,) = read_environment({"DAISI_WS_AUTH_SECRET_TOKEN_FILE": str(file)}).problems
+    assert problem.key == "auth.secret_token"
+    assert problem.origin == "environment DAISI_WS_AUTH_SECRET_TOKEN_FILE"
+    assert wrong in problem.wrong
+    assert "secret but" not in str(problem)
+
+
+def test_a_secret_is_given_once(tmp_path: Path) -> None:
+    """By its variable or by its file."""
+    file = tmp_path / "key"
+    file.write_text("user-api-key-0123456789")
+    environ = {
+        "DAISI_WS_AUTH_SECRET_TOKEN_FILE": str(file),
+        "DAISI_WS_AUTH_SECRET_TOKEN": "user-api-key-0123456789",
+    }
+    (problem,) = read_environment(environ).problems
+    assert "is given twice" in problem.wrong

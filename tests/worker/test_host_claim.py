@@ -41,7 +41,7 @@ def ended_process() -> int:
 def claim(pods: PodsRedis, supervisor: str, pid: int) -> HostClaim:
     """Return the claim of a worker of a supervisor."""
     context = SimpleNamespace(supervisor_id=supervisor, supervisor_pid=pid)
-    return HostClaim(pods, "host", 0.5, cast("WorkerContext", context))
+    return HostClaim(pods, "host", lambda: 0.5, cast("WorkerContext", context))
 
 
 async def test_workers_of_one_supervisor_share_the_claim(pods: PodsRedis) -> None:
@@ -73,6 +73,6 @@ async def test_a_supervisor_elsewhere_is_outwaited(pods: PodsRedis) -> None:
     renewing = asyncio.create_task(claim(pods, "s2", os.getpid()).keep())
     context = SimpleNamespace(supervisor_id="s3", supervisor_pid=os.getppid())
     with pytest.raises(BootFailure):
-        await HostClaim(pods, "host", 0.5, cast("WorkerContext", context)).take()
+        await HostClaim(pods, "host", lambda: 0.5, cast("WorkerContext", context)).take()
     renewing.cancel()
     await asyncio.gather(renewing, return_exceptions=True)
