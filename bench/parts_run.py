@@ -24,6 +24,7 @@ import uvloop
 from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
 from daisi_ws.app.authenticate import Authenticator
 from daisi_ws.app.ports import Received
+from daisi_ws.app.token_ports import TokenKey
 from daisi_ws.config import testing_config
 from daisi_ws.domain import subjects
 from daisi_ws.domain.event import event_text
@@ -126,11 +127,10 @@ def pure(parts: Parts) -> None:
     auth = config.auth
     authenticator = Authenticator(
         config=lambda: config,
-        codecs={
-            "user": AesGcmTokenCodec(auth.token_aes_key),
-            "admin": AesGcmTokenCodec(auth.admin_token_aes_key),
+        keys={
+            "user": [TokenKey(AesGcmTokenCodec(auth.token_aes_key), NoCache())],
+            "admin": [TokenKey(AesGcmTokenCodec(auth.admin_token_aes_key), NoCache())],
         },
-        caches={"user": NoCache(), "admin": NoCache()},
         metrics=Metrics(),
     )
     asks = {

@@ -28,6 +28,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 MULTIPROC_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 _KINDS: Final = ("user", "admin")
+_ROTATED: Final = ("secret_token", "token_aes_key", "admin_secret_token", "admin_token_aes_key")
 _EVENT_TYPES: Final = ("chat", "message", "agent")
 _SENT: Final = ("event", "ready", "error", "other")
 _RECEIVED: Final = ("select_chat", "resume", "token", "ping", "pong", "invalid", "over_limit")
@@ -188,6 +189,11 @@ class Metrics:
         self.auth_success = self._counter("auth_success", "Admissions by token.", type=_KINDS)
         self.auth_failure = self._counter(
             "auth_failure", "Refused keys and tokens.", type=_KINDS, reason=_REFUSED
+        )
+        self.previous_keys = self._counter(
+            "auth_previous_key",
+            "Accepted API keys and tokens of the previous key, by configuration key.",
+            key=_ROTATED,
         )
         self.cache = self._counter(
             "cache_lookups",

@@ -164,6 +164,7 @@ def test_configuration_keys_exist(path: Path) -> None:
 def test_variables_exist(path: Path) -> None:
     """Every `DAISI_WS_…` variable is one that is read."""
     known = {field.environment for field in FIELDS.values()} | {FILE_VARIABLE}
+    known |= {f"{field.environment}_FILE" for field in FIELDS.values() if field.key.secret}
     assert set(re.findall(r"\bDAISI_WS_[A-Z_]*[A-Z]\b", text(path))) <= known
 
 

@@ -3,31 +3,49 @@
 A token is looked up in memory, then in the cache that pods share, then decrypted; whatever says
 it is good, its expiry is compared with the clock each time. Without the shared cache all of it
 works.
+
+Each API key and each token key may have a previous value, good until a date: what came with it by
+then is accepted and counted, and nothing that remembers a token outlives the date.
 """
 
 from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import Final
 
 from daisi_ws.app.token_memory import TokenMemory
-from daisi_ws.app.token_ports import TokenCache, TokenCodec, UntrustedEntry
-from daisi_ws.config import Config
+from daisi_ws.app.token_ports import TokenKey, UntrustedEntry
+from daisi_ws.config import Config, previous_of
 from daisi_ws.domain import token as tokens
 from daisi_ws.domain.errors import InvalidAPIKey, InvalidToken, Refusal, Unavailable
 from daisi_ws.domain.principal import Kind, Principal
 from daisi_ws.metrics import Metrics
+
+_API_KEYS: Final[Mapping[Kind, str]] = {"user": "secret_token", "admin": "admin_secret_token"}
+_TOKEN_KEYS: Final[Mapping[Kind, str]] = {"user": "token_aes_key", "admin": "admin_token_aes_key"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """A token key with what is remembered of its tokens.
+
+    :param previous: it makes no tokens any more.
+    """
+
+    key: TokenKey
+    memory: TokenMemory
+    previous: bool
 
 
 class Authenticator:
     """Checks keys and tokens, and issues tokens.
 
     :param config: getter of the configuration, asked each time.
-    :param codecs: of each kind of token.
-    :param caches: the shared cache of each kind.
+    :param keys: of each kind of token; the first makes them, all open them.
     :param clock: Unix time in seconds.
     """
 
@@ -35,27 +53,42 @@ class Authenticator:
         self,
         *,
         config: Callable[[], Config],
-        codecs: Mapping[Kind, TokenCodec],
-        caches: Mapping[Kind, TokenCache],
+        keys: Mapping[Kind, Sequence[TokenKey]],
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
-        self._codecs = codecs
-        self._caches = caches
         self._metrics = metrics
         self._clock = clock
-        self._memory = TokenMemory(config().auth.token_cache_size)
+        self._memory_size = config().auth.token_cache_size
+        self.rekey(keys)
+
+    def rekey(self, keys: Mapping[Kind, Sequence[TokenKey]]) -> None:
+        """Go on with other keys; what is remembered of the old ones' tokens is forgotten."""
+        memories = [TokenMemory(self._memory_size) for _ in range(max(map(len, keys.values())))]
+        self._openers = {
+            kind: [
+                _Opener(key, memory, previous=number > 0)
+                for number, (key, memory) in enumerate(zip(of_kind, memories, strict=False))
+            ]
+            for kind, of_kind in keys.items()
+        }
 
     def check_api_key(self, kind: Kind, presented: str | None) -> None:
-        """Compare an API key with that of its endpoint, in constant time.
+        """Compare an API key with those of its endpoint, in constant time.
 
         :param presented: as received, None if there was none.
         :raises InvalidAPIKey: missing or wrong.
         """
-        auth = self._config().auth
-        expected = auth.secret_token if kind == "user" else auth.admin_secret_token
-        right = hmac.compare_digest(_digest(presented or ""), _digest(expected))
+        config, name = self._config(), _API_KEYS[kind]
+        digest = _digest(presented or "")
+        right = hmac.compare_digest(digest, _digest(getattr(config.auth, name)))
+        if (previous := previous_of(config, f"auth.{name}")) is not None:
+            # Compared whatever came of the first: the time it takes tells nothing.
+            was_right = hmac.compare_digest(digest, _digest(previous[0]))
+            if was_right and not right and self._clock() < previous[1]:
+                self._metrics.previous_keys.labels(name).inc()
+                return
         if not right:
             reason = "wrong_key" if presented else "missing_key"
             raise self._failed(kind, InvalidAPIKey("the API key is not valid", reason=reason))
@@ -107,43 +140,64 @@ class Authenticator:
         return self._issue("admin", body)
 
     def _issue(self, kind: Kind, body: bytes) -> str:
-        return self._codecs[kind].encode(tokens.requested(kind, body, self._clock()))
+        maker = self._openers[kind][0].key.codec
+        return maker.encode(tokens.requested(kind, body, self._clock()))
 
     async def _valid(self, kind: Kind, token: str | None) -> Principal:
         if not token:
             raise InvalidToken("a token is needed", reason="missing")
         digest = _digest(token)
         now = self._clock()
-        principal = self._memory.get(kind, digest, now)
+        openers = [opener for opener in self._openers[kind] if now < opener.key.until]
+        principal = None
+        for opener in openers:
+            principal = opener.memory.get(kind, digest, now)
+            if principal is not None:
+                break
         self._metrics.cache.labels("token_memory", "miss" if principal is None else "hit").inc()
-        if principal is not None:
-            return principal
-        codec = self._codecs[kind]
-        codec.check_form(token)
-        principal = await self._shared(kind, digest)
-        content = b""
         if principal is None:
-            content = codec.decode(token)
+            opener, principal = await self._open(kind, openers, token, digest)
+        if opener.previous:
+            self._metrics.previous_keys.labels(_TOKEN_KEYS[kind]).inc()
+        return principal
+
+    async def _open(
+        self, kind: Kind, openers: Sequence[_Opener], token: str, digest: bytes
+    ) -> tuple[_Opener, Principal]:
+        openers[0].key.codec.check_form(token)
+        found = await self._shared(kind, openers, digest)
+        content = b""
+        if found is None:
+            opener, content = _decode(openers, token)
             principal = tokens.read(kind, content)
+        else:
+            opener, principal = found
         now = self._clock()
         if principal.expires_at <= now:
             raise InvalidToken("the token has expired", reason="expired")
-        ttl = min(self._cache_seconds(kind), principal.expires_at - now)
-        self._memory.put(kind, digest, principal, now + ttl)
+        ttl = min(self._cache_seconds(kind), principal.expires_at - now, opener.key.until - now)
+        opener.memory.put(kind, digest, principal, now + ttl)
         if content:
-            self._caches[kind].put(digest, content, ttl)
-        return principal
+            opener.key.cache.put(digest, content, ttl)
+        return opener, principal
 
-    async def _shared(self, kind: Kind, digest: bytes) -> Principal | None:
-        principal, outcome = None, "miss"
-        try:
-            content = await self._caches[kind].get(digest)
-            if content is not None:
-                principal, outcome = tokens.read(kind, content), "hit"
-        except (Unavailable, UntrustedEntry, InvalidToken):
-            outcome = "error"
+    async def _shared(
+        self, kind: Kind, openers: Sequence[_Opener], digest: bytes
+    ) -> tuple[_Opener, Principal] | None:
+        found, outcome = None, "miss"
+        for opener in openers:
+            try:
+                content = await opener.key.cache.get(digest)
+                if content is not None:
+                    found, outcome = (opener, tokens.read(kind, content)), "hit"
+                break
+            except UntrustedEntry:
+                outcome = "error"  # or that of the key before it
+            except (Unavailable, InvalidToken):
+                outcome = "error"
+                break
         self._metrics.cache.labels("token_redis", outcome).inc()
-        return principal
+        return found
 
     def _cache_seconds(self, kind: Kind) -> float:
         auth = self._config().auth
@@ -159,6 +213,19 @@ class Authenticator:
 def _digest(text: str) -> bytes:
     # What a client sends may hold surrogates (bytes that were not UTF-8): no reason to fail.
     return sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _decode(openers: Sequence[_Opener], token: str) -> tuple[_Opener, bytes]:
+    """Return which key opens a token, and its content.
+
+    :raises InvalidToken: none does.
+    """
+    for opener in openers[:-1]:
+        try:
+            return opener, opener.key.codec.decode(token)
+        except InvalidToken:
+            continue
+    return openers[-1], openers[-1].key.codec.decode(token)
 
 
 def _check_path(principal: Principal, path: tuple[str, str] | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 
@@ -43,3 +45,16 @@ class TokenCache(Protocol):
 
     def put(self, digest: bytes, content: bytes, ttl_seconds: float) -> None:
         """Remember a content; returns before that has happened, and nobody learns if it fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKey:
+    """One key that opens tokens of a kind.
+
+    :param cache: of the tokens that this key opens.
+    :param until: Unix time in seconds from which on it opens none.
+    """
+
+    codec: TokenCodec
+    cache: TokenCache
+    until: float = inf

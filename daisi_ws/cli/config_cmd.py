@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from daisi_ws.config import (
     SECTIONS,
     ConfigError,
     Loaded,
+    cautions,
     load,
     shown,
     value_of,
@@ -84,7 +86,7 @@ def config_group() -> None:
 @config_group.command("check", epilog=_EXIT_CODES)
 @_file
 def check_command(path: Path | None) -> None:
-    """Report every problem of the configuration at once.
+    """Report every problem of the configuration at once; warn of what should be looked at.
 
     \b
     Examples:
@@ -92,6 +94,8 @@ def check_command(path: Path | None) -> None:
       DAISI_WS_LOG_LEVEL=debug daisi-ws config check --config /etc/daisi-ws.yaml
     """
     loaded = _load(path)
+    for caution in cautions(loaded.config, loaded.origins, time.time()):
+        click.echo(f"warning: {caution}", err=True)
     given = sum(not origin.startswith("default") for origin in loaded.origins.values())
     source = f"file {loaded.path}" if loaded.path else "no file"
     click.echo(f"ok: {source}, {given} of {len(FIELDS)} keys set, the others at their default")

@@ -16,9 +16,17 @@ from typing import NoReturn
 import click
 
 from daisi_ws import log
-from daisi_ws.cli.serving import KeepRunning, Reload, ReloadOnChange, settings_of, worker_of
+from daisi_ws.cli.serving import (
+    KeepRunning,
+    Reload,
+    ReloadOnChange,
+    load_source,
+    settings_of,
+    warn,
+    worker_of,
+)
 from daisi_ws.cli.serving_embedded import announce, flags_of, make_servers
-from daisi_ws.config import ConfigError, FileWatch, Loaded, file_to_read, files_of, load
+from daisi_ws.config import ConfigError, FileWatch, Loaded, file_to_read, files_of
 from daisi_ws.domain.slots import ConfigSource
 from daisi_ws.embedded import EmbeddedServerError, Servers
 from daisi_ws.supervisor.run import run_supervisor
@@ -100,6 +108,7 @@ def serve_command(
     files = FileWatch(files_of(source.path, source.environ))
     loaded = _load_or_exit(source)
     log.setup(loaded.config.log.level, loaded.config.log.format)
+    warn(loaded)
     beside: list[Callable[[], None]] = [ReloadOnChange(files)]
     with ExitStack() as stack:
         if embedded:
@@ -126,7 +135,7 @@ def serve_command(
 
 def _load_or_exit(source: ConfigSource) -> Loaded:
     try:
-        return load(source.path, source.environ, source.flags)
+        return load_source(source)
     except ConfigError as error:
         _refuse(error)
 

@@ -16,7 +16,16 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from daisi_ws import log
-from daisi_ws.config import Config, ConfigError, FileWatch, changed, load, values_of
+from daisi_ws.config import (
+    Config,
+    ConfigError,
+    FileWatch,
+    Loaded,
+    cautions,
+    changed,
+    load,
+    values_of,
+)
 from daisi_ws.domain.deadlines import deadlines
 from daisi_ws.domain.slots import BootFailed, ConfigSource, WorkerContext, encode_report
 from daisi_ws.embedded import EmbeddedServerError, Servers
@@ -34,12 +43,19 @@ METRICS_DIR_VARIABLE = "DAISI_WS_INTERNAL_METRICS_DIR"
 logger: FilteringBoundLogger = structlog.get_logger()
 
 
-def load_source(source: ConfigSource) -> Config:
+def load_source(source: ConfigSource) -> Loaded:
     """Read and check the configuration.
 
     :raises ConfigError: with every problem at once.
     """
-    return load(source.path, source.environ, source.flags).config
+    return load(source.path, source.environ, source.flags)
+
+
+def warn(loaded: Loaded) -> None:
+    """Say what of the configuration can be used, and should be looked at."""
+    for caution in cautions(loaded.config, loaded.origins, time.time()):
+        said = f"{caution.key} ({caution.origin}) {caution.wrong}; right: {caution.right}"
+        logger.warning("configuration to be looked at", problem=said)
 
 
 def settings_of(config: Config) -> SupervisorSettings:
@@ -115,15 +131,17 @@ class Reload:
         # First: what is written meanwhile is looked at again.
         self._files.acted()
         try:
-            new = load_source(self._source)
+            loaded = load_source(self._source)
         except ConfigError as error:
             return ReloadRefused(
                 [f"{p.key} ({p.origin}): {p.wrong}; right: {p.right}" for p in error.problems]
             )
+        new = loaded.config
         hot = changed(self._last, new).hot
         restart = changed(self._boot, new).restart
         self._last = new
         log.set_level(new.log.level)
+        warn(loaded)
         return Reloaded(timings_of(new), hot, restart)
 
 

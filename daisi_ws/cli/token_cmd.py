@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -13,12 +14,13 @@ import click
 import msgspec
 
 from daisi_ws.cli.options import DURATION, ID, SCOPE, config_option, load_config
-from daisi_ws.cli.tokens import AdminScope, admin_token, codec_of, user_token
+from daisi_ws.cli.tokens import AdminScope, admin_token, openers_of, user_token
 from daisi_ws.cli.wording import duration, moment
 from daisi_ws.config import Config
 from daisi_ws.domain import token as contents
 from daisi_ws.domain.errors import InvalidToken
 from daisi_ws.domain.principal import Kind, Principal
+from daisi_ws.domain.rfc3339 import format_utc
 
 _MOST_INPUT: Final = 16 * 1024
 _STANDARD_INPUT: Final = "-"
@@ -113,7 +115,7 @@ Exit codes:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
 @config_option
 def check_command(token: str, as_json: bool, config_file: Path | None) -> None:
-    """Explain TOKEN: whose it is, whether it is valid, why not, how long.
+    """Explain TOKEN: whose it is, whether it is valid, why not, how long, and by which key.
 
     TOKEN may be - for standard input, which keeps it out of the process list and the shell's
     history.
@@ -138,6 +140,8 @@ class Finding:
     :param problem: why it is not valid; empty if it is.
     :param fields: its content as written.
     :param expires_in: seconds until its end, negative since its end.
+    :param key: name of the configuration key that opens it.
+    :param key_until: Unix time in seconds until which that key is accepted; None for ever.
     """
 
     kind: Kind | None
@@ -145,6 +149,8 @@ class Finding:
     fields: dict[str, object] = field(default_factory=dict)
     principal: Principal | None = None
     expires_in: float | None = None
+    key: str = ""
+    key_until: float | None = None
 
     @property
     def valid(self) -> bool:
@@ -156,6 +162,10 @@ class Finding:
         found: dict[str, object] = {"valid": self.valid, "kind": self.kind, "content": self.fields}
         if self.problem:
             found["problem"] = self.problem
+        if self.key:
+            found["key"] = self.key
+        if self.key_until is not None:
+            found["key_until"] = format_utc(self.key_until)
         if self.expires_in is not None:
             found["expires_in_seconds"] = round(self.expires_in, 3)
         if self.principal is not None:
@@ -174,6 +184,10 @@ class Finding:
         if self.principal is not None:
             rows["expires"] = f"{moment(self.principal.expires_at)} local time"
             rows["sees"] = _sees(self.principal)
+        if self.key:
+            rows["key"] = self.key
+        if self.key_until is not None:
+            rows["key"] += f", accepted until {moment(self.key_until)} local time"
         width = max((len(name) for name in rows), default=0)
         return "\n".join([*lines, *(f"  {name:<{width}}  {rows[name]}" for name in rows)])
 
@@ -185,15 +199,16 @@ def examine(config: Config, token: str, now: float) -> Finding:
     """
     reasons: list[str] = []
     for kind in _KINDS:
-        try:
-            content = codec_of(config, kind).decode(token)
-        except InvalidToken as refusal:
-            reasons.append(refusal.reason)
-        else:
-            return _read(kind, content, now)
+        for codec, key, until in openers_of(config, kind):
+            try:
+                content = codec.decode(token)
+            except InvalidToken as refusal:
+                reasons.append(refusal.reason)
+            else:
+                return _with_key(_read(kind, content, now), key, until, now)
     if "forged" in reasons:
         problem = (
-            "neither the users' nor the admins' key opens it: it was made with another key, "
+            "neither the users' nor the admins' keys open it: it was made with another key, "
             "or changed, or cut"
         )
     else:
@@ -213,6 +228,14 @@ def _read(kind: Kind, content: bytes, now: float) -> Finding:
     left = principal.expires_at - now
     problem = "" if left > 0 else f"it expired {duration(-left)} ago"
     return Finding(kind, problem, fields, principal, left)
+
+
+def _with_key(finding: Finding, key: str, until: float, now: float) -> Finding:
+    problem = finding.problem
+    if not problem and now >= until:
+        problem = f"it was made with {key}, which is over since {duration(now - until)}"
+    key_until = None if until == inf else until
+    return replace(finding, problem=problem, key=key, key_until=key_until)
 
 
 def _fields(content: bytes) -> dict[str, object]:

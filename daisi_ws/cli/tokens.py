@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
+from typing import Final
 
 import msgspec
 
 from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
 from daisi_ws.cli.options import refuse
-from daisi_ws.config import Config
+from daisi_ws.config import Config, previous_of, value_of
 from daisi_ws.domain.errors import BadRequest
 from daisi_ws.domain.ids import ANY
 from daisi_ws.domain.principal import Kind
 from daisi_ws.domain.token import requested
 
+KEYS: Final[Mapping[Kind, str]] = {
+    "user": "auth.token_aes_key",
+    "admin": "auth.admin_token_aes_key",
+}
+
 
 def codec_of(config: Config, kind: Kind) -> AesGcmTokenCodec:
-    """Return the codec with the key of this kind of token."""
-    auth = config.auth
-    return AesGcmTokenCodec(auth.token_aes_key if kind == "user" else auth.admin_token_aes_key)
+    """Return the codec with the key that makes this kind of token."""
+    return AesGcmTokenCodec(str(value_of(config, KEYS[kind])))
+
+
+def openers_of(config: Config, kind: Kind) -> list[tuple[AesGcmTokenCodec, str, float]]:
+    """Return the codecs that open this kind of token.
+
+    :return: of each also the configuration key, and the Unix time in seconds until which it counts.
+    """
+    openers = [(codec_of(config, kind), KEYS[kind], inf)]
+    if (previous := previous_of(config, KEYS[kind])) is not None:
+        key, until = previous
+        openers.append((AesGcmTokenCodec(key), f"{KEYS[kind]}_previous", until))
+    return openers
 
 
 def user_token(

@@ -10,6 +10,7 @@ from daisi_ws.config.keys import MASK, Field, Key, Section, Value, without_useri
 from daisi_ws.config.load import DEFAULT_FILE, Changes, Loaded, changed, file_to_read, load
 from daisi_ws.config.problems import SECRET_HINT, ConfigError, Problem
 from daisi_ws.config.reload import Settled, kept_by, restored, settle, values_of
+from daisi_ws.config.rules_auth import cautions, previous_of
 from daisi_ws.config.rules_tls import TlsSection, ends_at, wrong_files
 from daisi_ws.config.schema import (
     FIELDS,
@@ -67,12 +68,14 @@ __all__ = [
     "TlsSection",
     "TtlRange",
     "Value",
+    "cautions",
     "changed",
     "ends_at",
     "file_to_read",
     "files_of",
     "kept_by",
     "load",
+    "previous_of",
     "redis_target",
     "restored",
     "settle",

@@ -12,9 +12,10 @@ from collections.abc import Set as AbstractSet
 from daisi_ws.config.addresses import is_nats_url, is_origin, redis_address
 from daisi_ws.config.keys import without_userinfo
 from daisi_ws.config.problems import Problem, origin_of, quoted
+from daisi_ws.config.rules_auth import key_problems
 from daisi_ws.config.rules_order import out_of_order
 from daisi_ws.config.rules_tls import tls_problems
-from daisi_ws.config.schema import FIELDS, Config, value_of
+from daisi_ws.config.schema import FIELDS, Config
 from daisi_ws.domain.client_address import network
 
 Wrong = tuple[str, str] | None
@@ -33,6 +34,7 @@ def contradictions(
     for keys, rule in CHECKS:
         if refused.isdisjoint(keys) and (wrong := rule(config)) is not None:
             problems.append(Problem(keys[0], origin_of(keys, origins), *wrong))
+    problems += key_problems(config, origins, refused)
     return problems + list(tls_problems(config, origins, refused))
 
 
@@ -147,15 +149,6 @@ def _redis_address(config: Config) -> Wrong:
     return None
 
 
-def _apart(first: str, second: str) -> tuple[tuple[str, ...], Check]:
-    def rule(config: Config) -> Wrong:
-        if str(value_of(config, first)).lower() == str(value_of(config, second)).lower():
-            return f"is the same as {second}: users could act as admins", "different secrets"
-        return None
-
-    return (first, second), rule
-
-
 def _uses(*keys: str) -> tuple[str, ...]:
     return keys
 
@@ -183,6 +176,4 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     ),
     (_uses("nats.dead_letter_subject"), _dead_letters),
     (_uses("redis.address", "redis.db", "redis.username", "redis.password"), _redis_address),
-    _apart("auth.admin_secret_token", "auth.secret_token"),
-    _apart("auth.admin_token_aes_key", "auth.token_aes_key"),
 )

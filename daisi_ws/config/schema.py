@@ -9,10 +9,11 @@ from typing import cast
 
 from daisi_ws.config.keys import Field, Section, Value, fields_of, sections_of
 from daisi_ws.config.schema_app import AdaptiveTtl, App, TtlRange
+from daisi_ws.config.schema_auth import Auth
 from daisi_ws.config.schema_limits import Limits
 from daisi_ws.config.schema_links import ClientTls, HttpTls, Nats, PeerTls, Redis
 from daisi_ws.config.schema_resume import Resume
-from daisi_ws.config.schema_server import Auth, Log, Server
+from daisi_ws.config.schema_server import Log, Server
 
 __all__ = [
     "FIELDS",

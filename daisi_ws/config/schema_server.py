@@ -1,4 +1,4 @@
-"""Configuration of what this host offers: addresses, processes, limits, keys and logs."""
+"""Configuration of what this host offers: addresses, processes, limits and logs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from daisi_ws.config.keys import Key, Section, count, seconds
 from daisi_ws.config.schema_links import HttpTls, PeerTls
 
 _HOST = r"[^\s/@,]+"
-_HEX_KEY = r"[0-9A-Fa-f]{64}"
-_RANDOM_KEY = "64 hex characters (32 random bytes)"
 
 
 class Server(Section, frozen=True, kw_only=True):
@@ -200,46 +198,3 @@ class Log(Section, frozen=True, kw_only=True):
         Literal["json", "text"],
         Key("json: one object a line, for machines. text: for people.", whole=True),
     ] = "json"
-
-
-class Auth(Section, frozen=True, kw_only=True):
-    """API keys, token keys and token caches. The four secrets must be given and must differ."""
-
-    secret_token: Annotated[
-        str,
-        Key(
-            "API key (X-API-Key) of user connections and POST /generate-token.",
-            secret=True,
-            pattern=r"[!-~]{16,}",
-            expects="at least 16 printable characters without blanks",
-        ),
-    ]
-    token_aes_key: Annotated[
-        str,
-        Key("AES-256 key of users' tokens.", secret=True, pattern=_HEX_KEY, expects=_RANDOM_KEY),
-    ]
-    admin_secret_token: Annotated[
-        str,
-        Key(
-            "API key (X-API-Key) of admin connections and POST /admin/generate-token.",
-            secret=True,
-            pattern=r"[!-~]{16,}",
-            expects="at least 16 printable characters without blanks",
-        ),
-    ]
-    admin_token_aes_key: Annotated[
-        str,
-        Key("AES-256 key of admins' tokens.", secret=True, pattern=_HEX_KEY, expects=_RANDOM_KEY),
-    ]
-    token_cache_ttl_seconds: Annotated[
-        float,
-        seconds("How long a decrypted user token is remembered, never past its expiry.", 1, 3600),
-    ] = 30
-    admin_token_cache_ttl_seconds: Annotated[
-        float,
-        seconds("How long a decrypted admin token is remembered, never past its expiry.", 1, 3600),
-    ] = 60
-    token_cache_size: Annotated[
-        int,
-        count("Tokens remembered in each worker's memory.", "tokens", 1, 10_000_000, hot=False),
-    ] = 10_000

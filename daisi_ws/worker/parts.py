@@ -29,8 +29,6 @@ from daisi_ws.adapters.pods_redis import PodsRedis
 from daisi_ws.adapters.redis_cluster import redis_link
 from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.routes_redis import RoutesRedis
-from daisi_ws.adapters.token_cache_redis import RedisTokenCache
-from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
 from daisi_ws.app.admit import Admission
 from daisi_ws.app.authenticate import Authenticator
 from daisi_ws.app.delivery import Delivery
@@ -58,18 +56,17 @@ from daisi_ws.app.replay import Replays
 from daisi_ws.app.resume import Resumption
 from daisi_ws.app.route import Router
 from daisi_ws.app.takeover import Takeover
-from daisi_ws.app.token_ports import TokenCache, TokenCodec
 from daisi_ws.config import Config
 from daisi_ws.domain.consumer import ConsumerSettings
 from daisi_ws.domain.outbox import Outbox
 from daisi_ws.domain.packets import Item
-from daisi_ws.domain.principal import Kind
 from daisi_ws.domain.slots import WorkerContext
 from daisi_ws.domain.ttl import adaptive_ttl
 from daisi_ws.metrics import Metrics
 from daisi_ws.worker.address import advertised_host, host_port
 from daisi_ws.worker.figures import Figures
 from daisi_ws.worker.live import LiveConfig
+from daisi_ws.worker.token_keys import secrets_of, token_keys
 
 
 class Parts:
@@ -213,17 +210,10 @@ class Parts:
         self.heart = Heart(self.hub, lambda: HeartSettings.from_config(live()), self.metrics)
 
     def _make_servers(self) -> None:
-        live, auth = self._live, self._config.auth
-        codecs: dict[Kind, TokenCodec] = {
-            "user": AesGcmTokenCodec(auth.token_aes_key),
-            "admin": AesGcmTokenCodec(auth.admin_token_aes_key),
-        }
-        caches: dict[Kind, TokenCache] = {
-            "user": RedisTokenCache(self.link, "user", auth.token_aes_key),
-            "admin": RedisTokenCache(self.link, "admin", auth.admin_token_aes_key),
-        }
+        live = self._live
+        self._token_secrets = secrets_of(self._config)
         self.authenticator = Authenticator(
-            config=live, codecs=codecs, caches=caches, metrics=self.metrics
+            config=live, keys=token_keys(self._token_secrets, self.link), metrics=self.metrics
         )
         self.replays = Replays(self.stream, lambda: live().resume, self.metrics)
         self.resumption = Resumption(
@@ -392,6 +382,9 @@ class Parts:
         self.peers.apply(PeerSettings.from_config(config))
         self._http_settings = HttpSettings.from_config(config)
         self.legacy.apply(PeerSettings.from_config(config))
+        if (secrets := secrets_of(config)) != self._token_secrets:
+            self._token_secrets = secrets
+            self.authenticator.rekey(token_keys(secrets, self.link))
         app = config.app
         self.delivery.limit(
             app.websocket_message_buffer_size,

@@ -18,7 +18,7 @@ from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.adapters.token_cache_redis import RedisTokenCache
 from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
 from daisi_ws.app.authenticate import Authenticator
-from daisi_ws.app.token_ports import TokenCache
+from daisi_ws.app.token_ports import TokenCache, TokenKey
 from daisi_ws.config import Config, testing_config
 from daisi_ws.domain import principal, rfc3339, token
 from daisi_ws.domain.errors import BadRequest, InvalidAPIKey, InvalidToken, Unavailable
@@ -67,8 +67,10 @@ class Desk:
         }
         self.auth = Authenticator(
             config=lambda: self.config,
-            codecs=self.codecs,
-            caches={"user": user_cache, "admin": admin_cache},
+            keys={
+                "user": [TokenKey(self.codecs["user"], user_cache)],
+                "admin": [TokenKey(self.codecs["admin"], admin_cache)],
+            },
             metrics=self.metrics,
             clock=lambda: self.now,
         )
@@ -173,6 +175,135 @@ def test_key_follows_the_configuration(desk: Desk) -> None:
     desk.auth.check_api_key("user", "a-new-key-for-users")
 
 
+# Previous keys
+
+
+def later(seconds: float) -> str:
+    """A date so many seconds from now, as it is configured."""
+    return rfc3339.format_utc(NOW + seconds)
+
+
+def rotated(desk: Desk, name: str, old: str, until: float, **more: object) -> None:
+    """Have the desk know an old value of a key beside its own, for so many seconds."""
+    values = {f"auth__{name}_previous": old, f"auth__{name}_previous_until": later(until)}
+    desk.config = testing_config(**values, **more)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("user", "secret_token"), ("admin", "admin_secret_token")]
+)
+def test_a_previous_api_key_is_good_until_its_date(desk: Desk, kind: Kind, name: str) -> None:
+    """It is counted under its name; from the date on it is as wrong as any other."""
+    rotated(desk, name, "the-key-before-this-one", 60)
+    current = getattr(desk.config.auth, name)
+    desk.auth.check_api_key(kind, current)
+    assert desk.count("auth_previous_key", key=name) == 0
+    desk.auth.check_api_key(kind, "the-key-before-this-one")
+    assert desk.count("auth_previous_key", key=name) == 1
+    desk.now += 60
+    with pytest.raises(InvalidAPIKey):
+        desk.auth.check_api_key(kind, "the-key-before-this-one")
+    desk.auth.check_api_key(kind, current)
+    assert desk.count("auth_previous_key", key=name) == 1
+
+
+def test_a_previous_api_key_is_of_its_kind(desk: Desk) -> None:
+    """What users came with opens nothing for admins, and no key opens nothing at all."""
+    rotated(desk, "secret_token", "the-key-before-this-one", 60)
+    for kind, presented in (("admin", "the-key-before-this-one"), ("user", None), ("user", "")):
+        with pytest.raises(InvalidAPIKey):
+            desk.auth.check_api_key(kind, presented)  # type: ignore[arg-type]
+
+
+OLD_KEY = "0d" * 32
+REQUEST = b'{"company_id":"acme","agent_id":"bot","user_id":"ann","expires_in_seconds":3600}'
+
+
+def with_old_key(
+    desk: Desk, until: float, new: TokenCache | None = None, old: TokenCache | None = None
+) -> AesGcmTokenCodec:
+    """Have the desk's tokens opened by an old key, too, for so many seconds; return its codec."""
+    codec = AesGcmTokenCodec(OLD_KEY)
+    keys = [
+        TokenKey(desk.codecs["user"], new or NoCache()),
+        TokenKey(codec, old or NoCache(), NOW + until),
+    ]
+    desk.auth.rekey({"user": keys, "admin": [TokenKey(desk.codecs["admin"], NoCache())]})
+    return codec
+
+
+def made_with(codec: AesGcmTokenCodec, life: float = 3600) -> str:
+    """A user's token made with another key."""
+    ids = {"company_id": "acme", "agent_id": "bot", "user_id": "ann"}
+    return codec.encode({**ids, "expires_at": later(life)})
+
+
+async def test_tokens_are_made_with_the_new_key_and_opened_with_both(desk: Desk) -> None:
+    """Until the date; each that the old key opens is counted, also one that is remembered."""
+    codec = with_old_key(desk, 60)
+    old, new = made_with(codec), desk.auth.issue_user(REQUEST)
+    assert desk.codecs["user"].decode(new)
+    for _ in range(2):
+        await desk.auth.principal("user", old, PATH)
+        await desk.auth.principal("user", new, PATH)
+    assert desk.count("auth_previous_key", key="token_aes_key") == 2
+    desk.now += 60
+    assert (await desk.refused("user", old)).reason == "forged"
+    await desk.auth.principal("user", new, PATH)
+
+
+async def test_no_cache_outlives_the_date(desk: Desk) -> None:
+    """Neither memory nor the shared cache is told to keep such a token longer."""
+    of_new, of_old = NoCache(), NoCache()
+    codec = with_old_key(desk, 7, of_new, of_old)
+    await desk.auth.principal("user", made_with(codec), PATH)
+    assert [ttl for _, ttl in of_old.put_in] == pytest.approx([7], abs=1e-3)
+    assert of_new.put_in == []
+
+
+async def test_a_key_that_is_taken_away_takes_what_is_remembered_along(desk: Desk) -> None:
+    """Before its date, by a reload."""
+    codec = with_old_key(desk, 60)
+    old = made_with(codec)
+    await desk.auth.principal("user", old, PATH)
+    desk.auth.rekey(
+        {
+            "user": [TokenKey(desk.codecs["user"], NoCache())],
+            "admin": [TokenKey(desk.codecs["admin"], NoCache())],
+        }
+    )
+    assert (await desk.refused("user", old)).reason == "forged"
+
+
+async def test_an_old_key_of_users_opens_nothing_for_admins(desk: Desk) -> None:
+    """And a token that no key opens says what it always says."""
+    codec = with_old_key(desk, 60)
+    assert (await desk.refused("admin", made_with(codec), None)).reason == "forged"
+    other = made_with(AesGcmTokenCodec("0e" * 32))
+    assert (await desk.refused("user", other)).reason == "forged"
+    assert (await desk.refused("user", "no token")).reason == "malformed"
+
+
+async def test_pods_share_tokens_of_the_previous_key(link: RedisLink) -> None:
+    """One that has the new key finds what one that still has the old one has put, and back."""
+    after = shared_desk(link)
+    before = shared_desk(link)
+    old_cache = RedisTokenCache(link, "user", OLD_KEY)
+    codec = with_old_key(after, 60, RedisTokenCache(link, "user", "01" * 32), old_cache)
+    before.auth.rekey(
+        {
+            "user": [TokenKey(codec, old_cache)],
+            "admin": [TokenKey(before.codecs["admin"], NoCache())],
+        }
+    )
+    for first, second in ((before, after), (after, before)):
+        token_ = made_with(codec)
+        await first.auth.principal("user", token_, PATH)
+        await second.auth.principal("user", token_, PATH)
+        assert second.lookups("token_redis")["hit"] == 1
+    assert after.count("auth_previous_key", key="token_aes_key") == 2
+
+
 # Tokens
 
 
@@ -236,7 +367,7 @@ async def test_nothing_of_a_refused_token_is_remembered() -> None:
     await desk.refused("user", "A" * 120)
     await desk.refused("user", desk.user(life=-1))
     assert cache.put_in == []
-    assert len(desk.auth._memory) == 0
+    assert not any(len(o.memory) for openers in desk.auth._openers.values() for o in openers)
 
 
 async def test_kinds_are_never_accepted_for_one_another(desk: Desk) -> None:
@@ -324,7 +455,7 @@ async def test_write_to_redis_delays_nobody(fresh_redis: RedisServer) -> None:
     """An admission does not wait for its cache entry to be written."""
     async with linked(fresh_redis.url, timeout_ms=5000) as link:
         desk = shared_desk(link)
-        cache = desk.auth._caches["user"]
+        cache = desk.auth._openers["user"][0].key.cache
         content = desk.codecs["user"].decode(desk.user())
         fresh_redis.pause()
         cache.put(b"d" * 32, content, 30)  # returns although nobody answers

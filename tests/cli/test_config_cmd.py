@@ -63,6 +63,21 @@ def test_check_refuses_a_missing_file() -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_check_warns_of_a_previous_key_that_is_over() -> None:
+    """The configuration can be used: code 0, and a word on standard error."""
+    environ = {
+        **SECRETS,
+        "DAISI_WS_AUTH_SECRET_TOKEN_PREVIOUS": "the-key-before-this-one",
+        "DAISI_WS_AUTH_SECRET_TOKEN_PREVIOUS_UNTIL": "2020-01-01T00:00:00Z",
+    }
+    result = run("check", **environ)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("ok: ")
+    assert result.stderr.startswith("warning: auth.secret_token_previous_until")
+    assert "is over" in result.stderr
+    assert "the-key-before" not in result.output
+
+
 def test_show_says_value_and_origin_of_every_key() -> None:
     """Each key is a line with its value and where that comes from."""
     result = run("show", **SECRETS, DAISI_WS_SERVER_WORKERS="3")

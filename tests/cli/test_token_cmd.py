@@ -134,3 +134,28 @@ def test_a_token_that_begins_with_a_dash_can_be_checked() -> None:
     result = token("check", "-Xyz")
     assert result.exit_code == 1
     assert "no token" in result.output
+
+
+@pytest.mark.parametrize(
+    ("until", "code"), [("2099-01-01T00:00:00Z", 0), ("2020-01-01T00:00:00Z", 1)]
+)
+def test_it_says_which_key_a_token_was_made_with(until: str, code: int) -> None:
+    """The one that makes tokens, or the previous one with its date, which may be over."""
+    before = user()
+    environ = {
+        **KEYS,
+        "DAISI_WS_AUTH_TOKEN_AES_KEY": "0e" * 32,
+        "DAISI_WS_AUTH_TOKEN_AES_KEY_PREVIOUS": USER_KEY,
+        "DAISI_WS_AUTH_TOKEN_AES_KEY_PREVIOUS_UNTIL": until,
+    }
+    check = ["token", "check", "-"]
+    result = CliRunner().invoke(cli, [*check, "--json"], env=environ, input=before)
+    found = json.loads(result.output)
+    assert (result.exit_code, found["valid"]) == (code, code == 0)
+    assert (found["key"], found["key_until"]) == ("auth.token_aes_key_previous", until)
+    text = CliRunner().invoke(cli, check, env=environ, input=before).output
+    assert "auth.token_aes_key_previous, accepted until 20" in text
+    assert ("which is over since" in text) == (code == 1)
+    now = json.loads(token("check", "-", "--json", stdin=before).output)
+    assert now["key"] == "auth.token_aes_key"
+    assert "key_until" not in now

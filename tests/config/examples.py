@@ -8,10 +8,12 @@ from daisi_ws.config import FIELDS, Field, Value
 from daisi_ws.config.doc import as_yaml
 
 HEX = "c0ffee00" * 8
+UNTIL = "2099-01-01T00:00:00Z"
 
 _CHOSEN: Mapping[str, Value] = {
     "app.shutdown_timeout_seconds": 40.0,
     "server.allowed_origins": ("https://changed.example",),
+    "server.trusted_proxies": ("192.0.2.7",),
     "nats.url": "nats://127.0.0.9:4333",
     "redis.address": "127.0.0.9:6390",
 }
@@ -27,6 +29,8 @@ def another(field: Field) -> Value:
         return _CHOSEN[field.name]
     if field.kind in ("bool", "bool or null"):
         return not default
+    if field.name.endswith("_previous_until"):
+        return UNTIL
     if field.kind == "choice":
         return next((choice for choice in field.choices if choice != default), None)
     if isinstance(default, (int, float)):
@@ -34,6 +38,17 @@ def another(field: Field) -> Value:
         low = field.key.low
         return default - step if low is None or default - step >= low else default + step
     return HEX if field.key.secret else "changed"
+
+
+def with_partner(key: str, value: Value) -> dict[str, Value]:
+    """Return a key's value with what it cannot do without, as a previous key its date."""
+    if key == "server.proxy_protocol":
+        return {key: value, "server.trusted_proxies": ("192.0.2.7",)}
+    if key.endswith("_previous"):
+        return {key: value, f"{key}_until": UNTIL}
+    if key.endswith("_previous_until"):
+        return {key: value, key.removesuffix("_until"): HEX}
+    return {key: value}
 
 
 def as_file(values: Mapping[str, Value]) -> str:

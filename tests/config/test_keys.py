@@ -18,6 +18,9 @@ HOT = {
     "app.websocket_backpressure_drop_policy",
     "app.websocket_slow_client_latency_ms",
     "app.grpc_circuitbreaker_fail_threshold",
+    "auth.secret_token",
+    "auth.token_aes_key",
+    "auth.token_aes_key_previous_until",
     "auth.token_cache_ttl_seconds",
     "adaptive_ttl.session_lock.min_seconds",
 }
@@ -31,13 +34,12 @@ RESTART = {
     "nats.consumer_name",
     "nats.consumer_mode",
     "redis.address",
-    "auth.secret_token",
-    "auth.token_aes_key",
+    "redis.password",
 }
 
 
 def test_reload_marks_are_those_that_operators_count_on() -> None:
-    """Times, limits and policies are hot; addresses, names, secrets and TLS are not."""
+    """Times, limits, policies, clients' keys are hot; addresses, names, logins and TLS are not."""
     assert {name for name in HOT | RESTART if FIELDS[name].key.hot} == HOT
 
 
@@ -45,9 +47,13 @@ def test_exactly_the_secrets_are_marked() -> None:
     """Every key that gives access is masked, and nothing else."""
     assert {name for name, field in FIELDS.items() if field.key.secret} == {
         "auth.secret_token",
+        "auth.secret_token_previous",
         "auth.token_aes_key",
+        "auth.token_aes_key_previous",
         "auth.admin_secret_token",
+        "auth.admin_secret_token_previous",
         "auth.admin_token_aes_key",
+        "auth.admin_token_aes_key_previous",
         "nats.password",
         "nats.token",
         "redis.password",

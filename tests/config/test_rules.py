@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from daisi_ws.config import FIELDS, ConfigError, Problem, testing_config
+from daisi_ws.config import FIELDS, ConfigError, Problem, cautions, testing_config
 from daisi_ws.config.rules import CHECKS
 from daisi_ws.config.rules_order import ORDERS
 from daisi_ws.embedded.authority import Authority
@@ -327,3 +327,74 @@ def test_certificates_out_of_their_time_are_problems(tmp_path: Path) -> None:
         assert [problem.key for problem in found] == ["server.http_tls.cert_file"]
         assert f"{pair.cert_file}" in found[0].wrong
         assert said in found[0].wrong
+
+
+UNTIL = "2027-01-31T12:00:00+01:00"
+OLD: dict[str, object] = {
+    "auth__secret_token_previous": "the-key-before-this",
+    "auth__secret_token_previous_until": UNTIL,
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "wrong"),
+    [
+        (
+            {"auth__secret_token_previous": "the-key-before-this"},
+            "auth.secret_token_previous_until",
+            "is missing beside auth.secret_token_previous",
+        ),
+        (
+            {"auth__admin_token_aes_key_previous_until": UNTIL},
+            "auth.admin_token_aes_key_previous",
+            "is missing beside auth.admin_token_aes_key_previous_until",
+        ),
+        (
+            {**OLD, "auth__secret_token_previous_until": "2027-01-31"},
+            "auth.secret_token_previous_until",
+            "not an RFC 3339 timestamp",
+        ),
+        (
+            {**OLD, "auth__secret_token": "the-key-before-this"},
+            "auth.secret_token_previous",
+            "is the same as auth.secret_token",
+        ),
+        (
+            {**OLD, "auth__admin_secret_token": "the-key-before-this"},
+            "auth.admin_secret_token",
+            "is the same as auth.secret_token_previous: users could act as admins",
+        ),
+        (
+            {
+                "auth__admin_token_aes_key_previous": "AB" * 32,
+                "auth__admin_token_aes_key_previous_until": UNTIL,
+                "auth__token_aes_key": "ab" * 32,
+            },
+            "auth.admin_token_aes_key_previous",
+            "is the same as auth.token_aes_key: users could act as admins",
+        ),
+    ],
+)
+def test_a_previous_key_has_a_date_and_is_another(
+    values: dict[str, object], key: str, wrong: str
+) -> None:
+    """The problem names the key and what it goes with, and shows none of them."""
+    (problem,) = problems(**values)
+    assert problem.key == key
+    assert wrong in problem.wrong
+    assert "the-key-before" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("days", "wrong"), [(-0.1, "is over"), (0.1, None), (89, None), (100, "100 days away")]
+)
+def test_a_date_that_is_over_or_far_away_is_worth_a_word(days: float, wrong: str | None) -> None:
+    """It can be used: a host starts after the date, too."""
+    config = testing_config(**OLD)
+    now = datetime.fromisoformat(UNTIL).timestamp() - days * 86_400
+    found = list(cautions(config, dict.fromkeys(FIELDS, "default"), now))
+    assert [problem.key for problem in found] == (
+        ["auth.secret_token_previous_until"] if wrong else []
+    )
+    assert all(wrong and wrong in problem.wrong for problem in found)
+    assert not list(cautions(testing_config(), {}, now))

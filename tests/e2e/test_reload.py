@@ -15,14 +15,16 @@ from typing import Any
 import aiohttp
 from redis.asyncio import Redis
 
+from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
 from daisi_ws.config import FIELDS, Value
 from daisi_ws.embedded import NatsServer, RedisServer
 from tests.cluster import Host, Keys
-from tests.config.examples import HOT, as_file
+from tests.config.examples import HOT, as_file, with_partner
 from tests.e2e.scene import until
 
 # Secrets are in the environment of these hosts, which wins over the file.
-CHANGED = {name: value for name, value in HOT.items() if not FIELDS[name].key.secret}
+CHANGED = {name: value for name, value in HOT.items() if "_previous" not in name}
+CHANGED = {name: value for name, value in CHANGED.items() if not FIELDS[name].key.secret}
 QUICK: Mapping[str, Value] = {"app.ping_interval_seconds": 0.2}
 SECONDS = 30
 
@@ -182,3 +184,89 @@ async def test_status_shows_what_waits_for_which_restart(
         left = {"log.format": "full restart"}
         await until(lambda: told(left), SECONDS, host.report("does not tell what waits still"))
         assert waiting(host) == left
+
+
+async def test_a_secret_in_a_file_changes_without_a_restart(
+    tmp_path: Path, fresh_redis: RedisServer, fresh_nats: NatsServer
+) -> None:
+    """A Kubernetes Secret that is mounted is watched like the configuration itself."""
+    secret = tmp_path / "api-key"
+    secret.write_text("first-api-key-0123456789\n")
+    file = tmp_path / "config.yaml"
+    file.write_text("")
+    variables = {
+        "DAISI_WS_AUTH_SECRET_TOKEN": "",
+        "DAISI_WS_AUTH_SECRET_TOKEN_FILE": str(secret),
+    }
+    async with host_of(tmp_path, fresh_redis, fresh_nats, file, **variables) as host:
+        secret.write_text("other-api-key-0123456789\n")
+        for line in await applied(host, 1):
+            assert line["hot"] == ["auth.secret_token"]
+
+
+def secrets_file(keys: Keys, old: Keys | None = None) -> str:
+    """Return a configuration with these secrets, those before them accepted as well."""
+    values: dict[str, Value] = {f"auth.{name}": secret for name, secret in vars(keys).items()}
+    for name, secret in vars(old).items() if old else ():
+        values |= with_partner(f"auth.{name}_previous", secret)
+    return as_file(values)
+
+
+async def status_of(session: aiohttp.ClientSession, host: Host, key: str, token: str) -> int:
+    """Return the HTTP status that an upgrade is answered with, 101 if it succeeds."""
+    url = f"{host.user_url('acme', 'bot')}?token={token}"
+    try:
+        async with session.ws_connect(url, headers={"X-API-Key": key}):
+            return 101
+    except aiohttp.WSServerHandshakeError as refusal:
+        return refusal.status
+
+
+async def counted(session: aiohttp.ClientSession, host: Host, key: str) -> float:
+    """Return how often a previous key was counted."""
+    async with session.get(f"{host.base_url}/metrics") as answer:
+        text = await answer.text()
+    name = f'dws_auth_previous_key_total{{key="{key}"}} '
+    return float(next(line for line in text.splitlines() if line.startswith(name)).split()[-1])
+
+
+async def test_keys_change_without_a_disconnect(
+    tmp_path: Path, fresh_redis: RedisServer, fresh_nats: NatsServer
+) -> None:
+    """Old keys and tokens go on for a time, new ones are made and taken; then the old ones end."""
+    old, new = Keys(), Keys()
+    file = tmp_path / "config.yaml"
+    file.write_text(secrets_file(old))
+    blank = {f"DAISI_WS_AUTH_{name.upper()}": "" for name in vars(old)}
+    async with (
+        host_of(tmp_path, fresh_redis, fresh_nats, file, **blank) as host,
+        aiohttp.ClientSession() as session,
+    ):
+        before = old.user_token("acme", "bot", "ann")
+        url = f"{host.user_url('acme', 'bot')}?token={old.user_token('acme', 'bot', 'eve')}"
+        async with session.ws_connect(url, headers={"X-API-Key": old.secret_token}) as staying:
+            await staying.receive_json(timeout=SECONDS)
+            file.write_text(secrets_file(new, old))
+            await applied(host, 1)
+            asked = {"company_id": "acme", "agent_id": "bot", "user_id": "bob"}
+            async with session.post(
+                f"{host.base_url}/generate-token",
+                json={**asked, "expires_in_seconds": 60},
+                headers={"X-API-Key": old.secret_token},
+            ) as answer:
+                made = (await answer.json())["token"]
+            assert AesGcmTokenCodec(new.token_aes_key).decode(made)
+            for key in (old.secret_token, new.secret_token):
+                for token in (before, made):
+                    assert await status_of(session, host, key, token) == 101
+            assert await counted(session, host, "secret_token") == 3
+            assert await counted(session, host, "token_aes_key") == 2
+            file.write_text(secrets_file(new))
+            await applied(host, 2)
+            assert await status_of(session, host, old.secret_token, made) == 401
+            assert await status_of(session, host, new.secret_token, before) == 403
+            assert await status_of(session, host, new.secret_token, made) == 101
+            await staying.send_json({"type": "select_chat", "id": "1", "payload": {"chat_id": "c"}})
+            assert (await staying.receive_json(timeout=SECONDS))["type"] == "done"
+        text = host.log_text()
+        assert not [s for keys in (old, new) for s in vars(keys).values() if s in text]

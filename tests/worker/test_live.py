@@ -12,14 +12,16 @@ import pytest
 import structlog
 
 from daisi_ws import log as logs
+from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
 from daisi_ws.app.connection import Connection
 from daisi_ws.cli.serving import timings_of
 from daisi_ws.config import FIELDS, ConfigError, Value, load, testing_config, value_of, values_of
 from daisi_ws.domain import principal
+from daisi_ws.domain.principal import Kind
 from daisi_ws.domain.slots import ConfigSource, WorkerContext
 from daisi_ws.worker.live import LiveConfig, configuration_at_start
 from daisi_ws.worker.parts import Parts
-from tests.config.examples import HOT, another, as_file
+from tests.config.examples import HOT, another, as_file, with_partner
 
 REQUIRED = {
     name: value_of(testing_config(), name) for name, field in FIELDS.items() if field.required
@@ -93,6 +95,12 @@ USED: Mapping[str, Callable[[Worker], object]] = {
     "server.max_message_bytes": lambda w: w.parts.http._settings().max_message_bytes,
     "server.max_messages_per_second": lambda w: w.parts.http._settings().max_messages_per_second,
     "server.message_burst": lambda w: w.parts.http._settings().message_burst,
+    "auth.token_aes_key": lambda w: opener(w, "user", "token_aes_key"),
+    "auth.token_aes_key_previous": lambda w: opener(w, "user", "token_aes_key_previous", 1),
+    "auth.admin_token_aes_key": lambda w: opener(w, "admin", "admin_token_aes_key"),
+    "auth.admin_token_aes_key_previous": (
+        lambda w: opener(w, "admin", "admin_token_aes_key_previous", 1)
+    ),
     "app.route_ttl_seconds": lambda w: w.parts._route_ttl("websocket.acme.bot.chats", 0),
     "app.pod_lease_seconds": lambda w: w.parts.membership._lease(),
     "app.pod_lease_refresh_seconds": lambda w: w.parts.membership._refresh(),
@@ -132,6 +140,16 @@ USED: Mapping[str, Callable[[Worker], object]] = {
 }
 
 
+def opener(worker: Worker, kind: Kind, key: str, number: int = 0) -> object:
+    """Return a token key if it is the one that opens tokens there; what opens them otherwise."""
+    openers = worker.parts.authenticator._openers[kind]
+    value = str(value_of(worker.live(), f"auth.{key}"))
+    if number == len(openers):
+        return ""
+    token = AesGcmTokenCodec(value).encode({})
+    return value if openers[number].key.codec.decode(token) else openers
+
+
 def used(worker: Worker, key: str) -> object:
     """Return the value of a key that a worker runs with."""
     return USED[key](worker) if key in USED else value_of(worker.live(), key)
@@ -142,7 +160,7 @@ async def test_every_hot_key_reaches_who_uses_it(worker: Worker) -> None:
     assert set(USED) <= set(HOT)
     before = values_of(worker.live())
     for key, value in HOT.items():
-        worker.reload({key: value})
+        worker.reload(with_partner(key, value))
         assert (used(worker, key), key) == (value, key)
         assert worker.live.waits == []
         worker.reload({})
