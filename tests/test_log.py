@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import daisi_ws.log
 from daisi_ws import log
+from daisi_ws.log import RateLimit
 from daisi_ws.log.clean import clean, clean_text, clean_traceback
 from daisi_ws.log.render import Readable, as_json, colours_for
 
@@ -462,3 +463,25 @@ def test_any_value_makes_one_clean_line(key: str, value: object) -> None:
         text = rendered.decode()
         assert text.endswith("\n")
         assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202e]", text[:-1])
+
+
+def test_a_library_that_repeats_itself_is_heard_once(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next line of the same text, after a while, counts those that were held back."""
+    now = [100.0]
+    monkeypatch.setattr(RateLimit.__init__, "__defaults__", (lambda: now[0], 1000))
+    log.setup("info", "json")
+    library = logging.getLogger("library")
+    for _ in range(5):
+        library.error("no file left")
+    library.error("something else")
+    library.warning("no file left")
+    now[0] += 1.5
+    library.error("no file left")
+    assert [(line["event"], line.get("suppressed")) for line in lines.json()] == [
+        ("no file left", None),
+        ("something else", None),
+        ("no file left", None),
+        ("no file left", 4),
+    ]

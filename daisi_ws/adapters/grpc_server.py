@@ -29,6 +29,8 @@ from daisi_ws.app.ports import Inbound
 from daisi_ws.config import Config
 from daisi_ws.domain.errors import Refusal
 from daisi_ws.domain.packets import MalformedPacket
+from daisi_ws.domain.tracing import TRACEPARENT, traceparent_of
+from daisi_ws.log import RateLimit
 from daisi_ws.metrics import Metrics
 
 LOG_SECONDS: Final = 10.0
@@ -89,6 +91,7 @@ class GrpcServer:
     ) -> None:
         self._pod_id = pod_id
         self._inbound = inbound
+        self._limit = RateLimit(LOG_SECONDS)
         self._settings = settings
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
@@ -96,7 +99,6 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         self._telling: set[asyncio.Task[None]] = set()
         self._server: grpc.aio.Server | None = None
-        self._quiet_until = 0.0
 
     async def start(self, host: str, port: int) -> int:
         """Listen and serve; health says NOT_SERVING until :meth:`set_serving`.
@@ -198,10 +200,15 @@ class GrpcServer:
             self._streams.discard(stream)
 
     async def _refuse(self, peer: str, context: Context, problem: MalformedPacket) -> NoReturn:
-        now = self._loop.time()
-        if now >= self._quiet_until:
-            self._quiet_until = now + LOG_SECONDS
-            log.warning("malformed packet", peer=peer, address=context.peer(), problem=str(problem))
+        suppressed = self._limit.allow("malformed packet")
+        if suppressed is not None:
+            log.warning(
+                "malformed packet",
+                peer=peer,
+                address=context.peer(),
+                problem=str(problem),
+                suppressed=suppressed,
+            )
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"malformed packet: {problem}")
 
     async def _push_event(
@@ -212,7 +219,7 @@ class GrpcServer:
         if not request.HasField("payload"):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request has no payload")
         try:
-            with structlog.contextvars.bound_contextvars(request_id=_request_id(context)):
+            with structlog.contextvars.bound_contextvars(**_correlation(context)):
                 done = self._inbound.push_event(
                     subject_of(request),
                     request.payload.event_id,
@@ -234,9 +241,13 @@ def _push_event_request(message: bytes) -> PushEventRequest | None:
         return None
 
 
-def _request_id(context: PushContext) -> str:
-    found = next((v for k, v in context.invocation_metadata() or () if k == REQUEST_ID), "")
-    return str(found)[:128]
+def _correlation(context: PushContext) -> dict[str, str]:
+    """Return the log context that the caller gave."""
+    given = {key: str(value) for key, value in context.invocation_metadata() or ()}
+    found = {"request_id": given.get(REQUEST_ID, "")[:128]}
+    if parent := traceparent_of(given.get(TRACEPARENT, "")):
+        found[TRACEPARENT] = parent
+    return found
 
 
 def _why_not(host: str, port: int) -> str:

@@ -19,6 +19,7 @@ from daisi_ws.adapters.http_protocol import HttpProtocol
 from daisi_ws.domain.client_address import TrustedProxies
 from daisi_ws.domain.errors import BadRequest
 from daisi_ws.domain.resume import MAX_SEQ, Claim
+from daisi_ws.domain.tracing import TRACEPARENT, traceparent_of
 
 MAX_BODY_BYTES: Final = 16 * 1024
 SUBPROTOCOL: Final = "json.v1"
@@ -41,6 +42,13 @@ def remote_of(request: web.BaseRequest, trusted: TrustedProxies) -> str:
     if not trusted:
         return protocol.peer
     return trusted.client(protocol.peer, request.headers.getall("X-Forwarded-For", []))
+
+
+def trace_of(request: web.BaseRequest) -> dict[str, str]:
+    """Return the W3C trace context as log context; nothing if there is no valid one."""
+    given = request.headers.get(TRACEPARENT)
+    parent = traceparent_of(given) if given else ""
+    return {TRACEPARENT: parent} if parent else {}
 
 
 def segments_of(request: web.BaseRequest) -> list[str]:

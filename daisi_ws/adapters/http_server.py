@@ -36,6 +36,7 @@ from daisi_ws.adapters.http_request import (
     request_id_of,
     segments_of,
     token_of,
+    trace_of,
 )
 from daisi_ws.adapters.ws_server import WebSocketServer
 from daisi_ws.app.connection import Connection
@@ -155,7 +156,7 @@ class HttpServer:
         assert isinstance(protocol, HttpProtocol)
         protocol.request_arrived()
         request_id = request_id_of(request)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id, **trace_of(request))
         try:
             response = await self._route(request, only)(request)
         except Rejection as rejection:

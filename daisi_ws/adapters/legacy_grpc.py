@@ -19,6 +19,7 @@ from daisi_ws.adapters.grpc_tls import BadCertificate
 from daisi_ws.adapters.pb.dws_message_fwd_pb2 import PushEventRequest, PushEventResponse
 from daisi_ws.adapters.peer_context import PeerSettings
 from daisi_ws.adapters.push_event import request_of
+from daisi_ws.domain.tracing import TRACEPARENT, parted
 from daisi_ws.metrics import Metrics
 
 QUEUE: Final = 1000
@@ -173,7 +174,8 @@ class _LegacyPod:
 
     async def _try(self, push: _Push, request: PushEventRequest, request_id: str) -> str:
         """Call once; return what was wrong, empty if nothing was."""
-        metadata = ((REQUEST_ID, request_id),) if request_id else ()
+        given = zip((REQUEST_ID, TRACEPARENT), parted(request_id), strict=True)
+        metadata = tuple((name, value) for name, value in given if value)
         try:
             answer = await push(request, timeout=self.settings.forward_timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:

@@ -26,6 +26,7 @@ from daisi_ws.app.ports import Bounds, Received
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.streams import identity
 from daisi_ws.domain.subjects import FILTER
+from daisi_ws.domain.tracing import TRACEPARENT, parted, with_traceparent
 
 STREAM_NOT_FOUND: Final = 10059
 NAME_IN_USE: Final = 10058
@@ -143,8 +144,11 @@ class JetStream:
             "Daisi-Size": str(len(message.data)),
             "Nats-Msg-Id": f"{self.identity}-{message.seq}",
         }
-        if message.request_id:
-            headers[REQUEST_ID] = message.request_id
+        request_id, parent = parted(message.request_id)
+        if request_id:
+            headers[REQUEST_ID] = request_id
+        if parent:
+            headers[TRACEPARENT] = parent
         for name, value in headers.items():
             headers[name] = " ".join(value.split())
         await self._ensure_letters()
@@ -264,8 +268,14 @@ class JetStream:
 
 
 def request_id_of(headers: Mapping[str, str] | None, stream: str, seq: int) -> str:
-    """Return the request ID that a message was published with, else one made from its place."""
-    return (headers and headers.get(REQUEST_ID, "")[:128]) or f"{stream}-{seq}"
+    """Return the request ID that a message was published with, else one made from its place;
+    with the trace context behind it, if it has one."""
+    if not headers:
+        return f"{stream}-{seq}"
+    request_id = headers.get(REQUEST_ID, "")[:128] or f"{stream}-{seq}"
+    # Go's libraries write header names in capitals.
+    parent = headers.get(TRACEPARENT) or headers.get("Traceparent")
+    return with_traceparent(request_id, parent) if parent else request_id
 
 
 def _headers(message: Mapping[str, str]) -> dict[str, str]:

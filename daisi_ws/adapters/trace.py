@@ -1,4 +1,4 @@
-"""One line for each event, at `debug` only: how an `X-Request-ID` is followed through the pods."""
+"""Lines for each event, at `debug` only: how an `X-Request-ID` is followed through the pods."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from daisi_ws.app.ports import Received
 from daisi_ws.domain import subjects
 from daisi_ws.domain.event import event_id_of
 from daisi_ws.domain.packets import Item
+from daisi_ws.domain.tracing import TRACEPARENT, parted
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,9 @@ def events_taken(peer: str, items: Iterable[Item]) -> None:
 
 def _say(what: str, seq: int, subject: str, request_id: str, event_id: str, **context: str) -> None:
     address = subjects.parse(subject)
+    request_id, parent = parted(request_id)
+    if parent:
+        context[TRACEPARENT] = parent
     log.debug(
         what,
         request_id=request_id,

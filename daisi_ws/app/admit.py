@@ -136,6 +136,7 @@ class Admission:
                 await asyncio.gather(session, return_exceptions=True)
             await self.leave(connection, CloseReason.INTERNAL_ERROR)
             raise _refusal(error) from None
+        log.debug("session and routes are ours", connection_id=connection.connection_id)
         return connection
 
     def open(self, connection: Connection, sink: Sink) -> None:
@@ -148,6 +149,7 @@ class Admission:
             position = connection.complete_after(stream)
         ready = frames.ready(stream, position, connection.connection_id, recovery)
         connection.open(sink, ready, position, self._clock())
+        log.debug("ready told", connection_id=connection.connection_id, seq=position)
         self._delivery.has(connection, max(position, 0 if recovery is None else recovery.upto))
 
     async def select_chat(self, connection: Connection, message: SelectChat) -> None:

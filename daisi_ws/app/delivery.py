@@ -8,6 +8,7 @@ position. A reader that was displaced and does not know it yet is fenced by its 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from daisi_ws.domain.outbox import UNSEQUENCED, Policy
 from daisi_ws.domain.packets import Item
 from daisi_ws.domain.streams import Point, is_older
 from daisi_ws.domain.subjects import Address
+from daisi_ws.domain.tracing import TRACEPARENT, parted
 from daisi_ws.domain.wire import text_frame
 from daisi_ws.metrics import Metrics
 
@@ -153,9 +155,12 @@ class Delivery:
         if epoch < self.epoch or not self.follow(stream):
             return STALE
         self.epoch = epoch
+        tracing = bool(items) and log.is_enabled_for(logging.DEBUG)
         for item in items:
             if self._is_new(item.seq, epoch) and self._doubles.is_first(item.text):
-                self._deliver(item.seq, item.stored_ns, item.subject, item.text)
+                count = self._deliver(item.seq, item.stored_ns, item.subject, item.text)
+                if tracing:
+                    _tell_delivered(item, count)
             else:
                 self._tally.duplicates += 1
         self.mark = max(self.mark, upto)
@@ -385,3 +390,17 @@ class Delivery:
         elif not self._open.is_set():
             self._open.set()
             self._tell_accepted()
+
+
+def _tell_delivered(item: Item, connections: int) -> None:
+    """Say, at `debug`, to how many an event went: one line whatever their number."""
+    request_id, parent = parted(item.request_id)
+    context = {TRACEPARENT: parent} if parent else {}
+    log.debug(
+        "event delivered",
+        request_id=request_id,
+        seq=item.seq,
+        subject=item.subject[:200],
+        connections=connections,
+        **context,
+    )

@@ -11,6 +11,7 @@ import structlog
 
 from daisi_ws.app.ports import Received, Stream
 from daisi_ws.domain.errors import Unavailable
+from daisi_ws.domain.tracing import TRACEPARENT, parted
 from daisi_ws.metrics import Metrics
 
 DEAD_LETTER_RETRY_SECONDS: Final = 1.0
@@ -69,13 +70,15 @@ class Ledger:
         :param reason: metric label, from an enumeration; `problem`: what was wrong.
         """
         self._metrics.dead_letters.labels(reason).inc()
+        request_id, parent = parted(message.request_id)
         log.warning(
             "dead letter",
             seq=message.seq,
             subject=message.subject[:200],
             reason=reason,
             problem=problem[:300],
-            request_id=message.request_id or None,
+            request_id=request_id or None,
+            **({TRACEPARENT: parent} if parent else {}),
         )
         self._dead.add(message.seq)
         letter = asyncio.create_task(self._keep_letter(message, reason, problem))

@@ -326,6 +326,8 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     """One message of the stream.
 
     :param reply: subject to acknowledge it on; empty for one read directly from the stream.
+    :param request_id: its own or one made for it; its trace context is behind it
+        (:mod:`daisi_ws.domain.tracing`).
     """
 
     seq: int

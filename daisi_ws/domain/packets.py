@@ -26,7 +26,8 @@ class Item(msgspec.Struct, array_like=True, gc=False, frozen=True):
     :param stored_ns: when the broker stored it, Unix time in nanoseconds.
     :param subject: as published.
     :param text: the JSON text of the event frame, ready to be sent.
-    :param request_id: of the message that brought it, empty if it had none.
+    :param request_id: of the message that brought it, empty if it had none; its trace context is
+        behind it (:mod:`daisi_ws.domain.tracing`).
     """
 
     seq: int

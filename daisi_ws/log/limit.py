@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
-from daisi_ws.log.output import Level
+if TYPE_CHECKING:
+    from daisi_ws.log.output import Level
 
 
 class RateLimit:

@@ -13,7 +13,13 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from daisi_ws.log.clean import clean, clean_traceback
+from daisi_ws.log.limit import RateLimit
 from daisi_ws.log.render import Readable, Render, as_json, colours_for
+
+LIBRARY_SECONDS = 1.0
+"""Shortest time between two lines of a library that say the same."""
+
+_TOLD_APART = 200
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -113,18 +119,29 @@ _SINK = _Sink()
 
 
 class _Bridge(logging.Handler):
-    """Renders what libraries say through ``logging`` as our own lines."""
+    """Renders what libraries say through ``logging`` as our own lines.
+
+    One that repeats itself (a port without open files left says so at each turn of its loop) has
+    one line each :data:`LIBRARY_SECONDS`, which counts the others.
+    """
 
     def __init__(self, render: Render) -> None:
         super().__init__()
         self._render = render
+        self._limit = RateLimit(LIBRARY_SECONDS)
 
     def emit(self, record: logging.LogRecord) -> None:
+        message = _message(record)
+        suppressed = self._limit.allow(f"{record.name} {record.levelno} {message[:_TOLD_APART]}")
+        if suppressed is None:
+            return
         event: EventDict = {
             "level": record.levelname.lower(),
-            "event": _message(record),
+            "event": message,
             "logger": record.name,
         }
+        if suppressed:
+            event["suppressed"] = suppressed
         if record.exc_info:
             event["exc_info"] = record.exc_info
         event = structlog.contextvars.merge_contextvars(None, "", event)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from nats.aio.client import Client as NatsClient
 
 from daisi_ws.adapters.nats_connection import NatsConnection, NatsSettings
-from daisi_ws.adapters.nats_stream import JetStream, StreamMissing
+from daisi_ws.adapters.nats_stream import JetStream, StreamMissing, request_id_of
 from daisi_ws.app.ports import Received
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.embedded import NatsServer
@@ -105,6 +106,17 @@ async def test_dead_letters_are_kept(stream: JetStream, nats: NatsClient) -> Non
     assert kept.headers["Daisi-Seq"] == "7"
 
 
+async def test_a_dead_letter_has_request_id_and_trace(stream: JetStream, nats: NatsClient) -> None:
+    """Each in its own header, as the message had them."""
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    await stream.ensure()
+    message = replace(letter(), request_id=f"r1 {parent}")
+    await stream.dead_letter(message, "bad_json", "the payload must be JSON")
+    kept = await nats.jetstream().get_msg("wa_stream_dead_letters", 1)
+    assert kept.headers is not None
+    assert (kept.headers["X-Request-ID"], kept.headers["traceparent"]) == ("r1", parent)
+
+
 async def test_nats_away_is_unavailable(fresh_nats: NatsServer) -> None:
     """A server that is gone, and one that does not answer, both are `Unavailable`."""
     connection = NatsConnection(NatsSettings(fresh_nats.url), "test")
@@ -127,3 +139,14 @@ async def test_no_server_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="NATS is away"):
         await connection.connect_once()
     await connection.aclose()
+
+
+@pytest.mark.parametrize("name", ["traceparent", "Traceparent"])
+def test_a_trace_context_stands_behind_the_request_id(name: str) -> None:
+    """Of a message that has one; the ID is made from the message's place if it has none."""
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert request_id_of({name: parent}, "s", 7) == f"s-7 {parent}"
+    assert request_id_of({name: parent, "X-Request-ID": "r"}, "s", 7) == f"r {parent}"
+    assert request_id_of({name: "no trace", "X-Request-ID": "r"}, "s", 7) == "r"
+    assert request_id_of({"X-Request-ID": "r"}, "s", 7) == "r"
+    assert request_id_of(None, "s", 7) == "s-7"

@@ -64,3 +64,12 @@ def test_at_info_nobody_asks_for_them() -> None:
     """Whoever hands events on looks once and writes none."""
     log.setup("info", "json")
     assert not trace.tracing()
+
+
+def test_a_trace_context_is_told_beside_the_request_id(capsys: pytest.CaptureFixture[str]) -> None:
+    """At both ends of a hop, each under its own name."""
+    log.setup("debug", "json")
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    trace.events_taken("gw-0-1", [Item(7, 0, SUBJECT, TEXT, f"r1 {parent}")])
+    line = json.loads(capsys.readouterr().err)
+    assert (line["request_id"], line["traceparent"]) == ("r1", parent)
