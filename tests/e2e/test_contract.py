@@ -9,12 +9,10 @@ import itertools
 import json
 import re
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import quote
 
 import pytest
-import pytest_asyncio
 
 from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
 from tests.adapters.http_support import Response
@@ -24,8 +22,6 @@ from tests.e2e.tabs import (
     Tab,
     admin_headers,
     answer,
-    close_tabs,
-    gateway,
     handshake,
     refusal,
     scrape,
@@ -38,28 +34,7 @@ WARNING_SECONDS = 2
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
-_numbers = itertools.count(1)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    """One host of two workers, which warns of a token's end two seconds before."""
-    environment = {"DAISI_WS_APP_TOKEN_EXPIRY_WARNING_SECONDS": str(WARNING_SECONDS)}
-    folder = tmp_path_factory.mktemp("contract")
-    async with gateway(folder, environment=environment) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(autouse=True, loop_scope="module")
-async def _no_tabs_left() -> AsyncIterator[None]:
-    yield
-    await close_tabs()
-
-
-@pytest.fixture
-def name() -> str:
-    """The name of a user or an admin whom no other test has."""
-    return f"name-{next(_numbers)}"
+ENVIRONMENT = {"DAISI_WS_APP_TOKEN_EXPIRY_WARNING_SECONDS": str(WARNING_SECONDS)}
 
 
 def told(response: Response) -> tuple[int, str]:

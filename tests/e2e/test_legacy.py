@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
 import pytest
-import pytest_asyncio
 from google.protobuf.struct_pb2 import Struct
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -22,34 +20,13 @@ from daisi_ws.adapters.pb.dws_message_fwd_pb2 import (
     PushEventResponse,
 )
 from tests.cluster import Host
-from tests.e2e.tabs import Gateway, close_tabs, gateway, stored, until
+from tests.e2e.tabs import Gateway, stored, until
 
 PUSH_EVENT = "/dws_message_fwd.MessageForwardingService/PushEvent"
 SERVICE = "dws_message_fwd.MessageForwardingService"
 SECONDS = 5
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
-
-_numbers = itertools.count(1)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    """One host of two workers."""
-    async with gateway(tmp_path_factory.mktemp("legacy")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(autouse=True, loop_scope="module")
-async def _no_tabs_left() -> AsyncIterator[None]:
-    yield
-    await close_tabs()
-
-
-@pytest.fixture
-def name() -> str:
-    """A name that no other test has, for users and events."""
-    return f"name-{next(_numbers)}"
 
 
 @contextmanager

@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-import pytest_asyncio
 
-from tests.e2e.tabs import Gateway, Tab, close_tabs, gateway, refusal, scrape, stored, user_headers
+from tests.e2e.tabs import Gateway, Tab, refusal, scrape, stored, user_headers
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
 STORM = 150
-_numbers = itertools.count(1)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    """One host of two workers."""
-    async with gateway(tmp_path_factory.mktemp("resume")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(autouse=True, loop_scope="module")
-async def _no_tabs_left() -> AsyncIterator[None]:
-    yield
-    await close_tabs()
-
-
-@pytest.fixture
-def agent() -> str:
-    """An agent of this test alone."""
-    return f"agent-{next(_numbers)}"
 
 
 async def open_tab(running: Gateway, agent: str, query: str, user: str = "ann") -> Tab:
@@ -53,23 +30,23 @@ def events_after(tab: Tab, kind: str) -> list[int | None]:
     return [frame.seq for frame in tab.frames[last:] if frame.kind == "event"]
 
 
-async def test_a_plain_client_sees_the_plain_contract(running: Gateway, agent: str) -> None:
+async def test_a_plain_client_sees_the_plain_contract(running: Gateway, name: str) -> None:
     """No word of recovery, whatever was published before."""
-    tab = await open_tab(running, agent, "")
+    tab = await open_tab(running, name, "")
     assert not tab.ready.message.keys() & {"recovered", "replayed", "reason"}
 
 
-async def test_a_client_comes_back_with_its_position(running: Gateway, agent: str) -> None:
+async def test_a_client_comes_back_with_its_position(running: Gateway, name: str) -> None:
     """`ready` answers; what was missed follows, then what comes."""
-    subject = f"websocket.acme.{agent}.chats"
-    tab = await open_tab(running, agent, "?last_seq=")
+    subject = f"websocket.acme.{name}.chats"
+    tab = await open_tab(running, name, "?last_seq=")
     assert "recovered" not in tab.ready.message
     async with running.feed() as feed:
         first = await tab.got(await feed.put(subject))
         await tab.close()
         missed = [await feed.put(subject) for _ in range(3)]
         stream = tab.ready.message["stream"]
-        again = await open_tab(running, agent, f"?last_seq={first.seq}&stream={stream}")
+        again = await open_tab(running, name, f"?last_seq={first.seq}&stream={stream}")
         ready = again.ready.message
         assert (ready["recovered"], ready["replayed"], ready["seq"]) == (True, 3, first.seq)
         assert ready["stream"] == stream
@@ -81,24 +58,24 @@ async def test_a_client_comes_back_with_its_position(running: Gateway, agent: st
 @pytest.mark.parametrize(
     "value", ["x", "-1", "1.5", "%31e3", "9223372036854775808", "+1", "%D9%A3"]
 )
-async def test_what_is_no_sequence_is_refused(running: Gateway, agent: str, value: str) -> None:
+async def test_what_is_no_sequence_is_refused(running: Gateway, name: str, value: str) -> None:
     """Before the upgrade, with words that say what would be right."""
-    headers = user_headers(running.keys, running.keys.user_token("acme", agent, "ann"))
-    target = f"/ws/acme/{agent}?last_seq={value}"
+    headers = user_headers(running.keys, running.keys.user_token("acme", name, "ann"))
+    target = f"/ws/acme/{name}?last_seq={value}"
     response = await refusal(running.host.http_port, target, headers)
     assert response.status == 400
     assert response.json()["code"] == "BadRequest"
     assert "whole number" in str(response.json()["details"])
 
 
-async def test_an_open_connection_resumes(running: Gateway, agent: str) -> None:
+async def test_an_open_connection_resumes(running: Gateway, name: str) -> None:
     """`resumed` repeats the message's `id`; then everything after that position, threads too."""
-    tab = await open_tab(running, agent, "")
+    tab = await open_tab(running, name, "")
     await tab.select_chat("chat-1")
     async with running.feed() as feed:
-        first = await tab.got(await feed.put(f"websocket.acme.{agent}.chats"))
+        first = await tab.got(await feed.put(f"websocket.acme.{name}.chats"))
         for kind in ("chats", "messages.chat-1", "messages.chat-2"):
-            await feed.put(f"websocket.acme.{agent}.{kind}")
+            await feed.put(f"websocket.acme.{name}.{kind}")
         await tab.came(lambda: len(tab.events) == 3)
         tab.send({"type": "resume", "id": 7, "payload": {"last_seq": first.seq}})
         resumed = (await tab.next("resumed")).message
@@ -107,11 +84,11 @@ async def test_an_open_connection_resumes(running: Gateway, agent: str) -> None:
         assert events_after(tab, "resumed") == [frame.seq for frame in tab.events[1:3]]
 
 
-async def test_a_thread_is_selected_with_a_position(running: Gateway, agent: str) -> None:
+async def test_a_thread_is_selected_with_a_position(running: Gateway, name: str) -> None:
     """`resumed` names the chat; what was missed comes before `done`."""
     async with running.feed() as feed:
-        missed = [await feed.put(f"websocket.acme.{agent}.messages.chat-1") for _ in range(3)]
-        tab = await open_tab(running, agent, "")
+        missed = [await feed.put(f"websocket.acme.{name}.messages.chat-1") for _ in range(3)]
+        tab = await open_tab(running, name, "")
         payload = {"chat_id": "chat-1", "last_seq": tab.ready.message["seq"] - 3}  # type: ignore[operator]
         tab.send({"type": "select_chat", "id": "s", "payload": payload})
         done = await tab.next("done")
@@ -123,39 +100,39 @@ async def test_a_thread_is_selected_with_a_position(running: Gateway, agent: str
             3,
         )
         assert done.payload["seq"] == payload["last_seq"]
-        live = await feed.put(f"websocket.acme.{agent}.messages.chat-1")
+        live = await feed.put(f"websocket.acme.{name}.messages.chat-1")
         await tab.got(live)
         assert tab.ids == [*missed, live]
 
 
 @pytest.mark.parametrize("payload", [{}, {"last_seq": -1}, {"last_seq": "5"}, {"last_seq": 2**63}])
 async def test_a_malformed_resume_is_an_error(
-    running: Gateway, agent: str, payload: dict[str, object]
+    running: Gateway, name: str, payload: dict[str, object]
 ) -> None:
     """The connection stays, and what comes still reaches it."""
-    tab = await open_tab(running, agent, "")
+    tab = await open_tab(running, name, "")
     tab.send({"type": "resume", "payload": payload})
     assert (await tab.next("error")).payload["code"] == "BadRequest"
     async with running.feed() as feed:
-        await tab.got(await feed.put(f"websocket.acme.{agent}.chats"))
+        await tab.got(await feed.put(f"websocket.acme.{name}.chats"))
 
 
-async def test_a_position_from_the_future_is_told(running: Gateway, agent: str) -> None:
+async def test_a_position_from_the_future_is_told(running: Gateway, name: str) -> None:
     """By both ways; the client is live all the same."""
-    tab = await open_tab(running, agent, "?last_seq=99999999")
+    tab = await open_tab(running, name, "?last_seq=99999999")
     assert (tab.ready.message["recovered"], tab.ready.message["reason"]) == (False, "future")
     tab.send({"type": "resume", "payload": {"last_seq": 99999999}})
     resumed = (await tab.next("resumed")).message
     assert (resumed["recovered"], resumed["reason"]) == (False, "future")
     async with running.feed() as feed:
-        await tab.got(await feed.put(f"websocket.acme.{agent}.chats"))
+        await tab.got(await feed.put(f"websocket.acme.{name}.chats"))
 
 
-async def test_all_come_back_at_once_after_a_worker_s_death(running: Gateway, agent: str) -> None:
+async def test_all_come_back_at_once_after_a_worker_s_death(running: Gateway, name: str) -> None:
     """Everybody is recovered, each event once and in order, by few scans of the stream."""
-    subject = f"websocket.acme.{agent}.chats"
+    subject = f"websocket.acme.{name}.chats"
     users = [f"user-{number}" for number in range(STORM)]
-    tabs = await asyncio.gather(*(open_tab(running, agent, "?last_seq=", u) for u in users))
+    tabs = await asyncio.gather(*(open_tab(running, name, "?last_seq=", u) for u in users))
     async with running.feed() as feed:
         published = [await feed.put(subject) for _ in range(20)]
         await asyncio.gather(*(tab.got(published[-1]) for tab in tabs))
@@ -174,7 +151,7 @@ async def test_all_come_back_at_once_after_a_worker_s_death(running: Gateway, ag
                 while True:
                     # The worker's successor may not answer yet.
                     with suppress(TimeoutError):
-                        return await open_tab(running, agent, f"?last_seq={last}", user)
+                        return await open_tab(running, name, f"?last_seq={last}", user)
 
             returned = await asyncio.gather(*(back(tab) for tab in dead))
         last = await feed.put(subject)

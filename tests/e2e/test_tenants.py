@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import msgspec
 import pytest
-import pytest_asyncio
 
 from tests.e2e.tabs import (
     Gateway,
@@ -17,8 +15,6 @@ from tests.e2e.tabs import (
     Tab,
     admin_headers,
     answer,
-    close_tabs,
-    gateway,
     refusal,
     scrape,
     until,
@@ -60,27 +56,6 @@ HOSTILE = [
 """What is no identifier; of each kind of mischief one."""
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
-
-_numbers = itertools.count(1)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    """One host of two workers."""
-    async with gateway(tmp_path_factory.mktemp("tenants")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(autouse=True, loop_scope="module")
-async def _no_tabs_left() -> AsyncIterator[None]:
-    yield
-    await close_tabs()
-
-
-@pytest.fixture
-def name() -> str:
-    """The name of a user or an admin whom no other test has."""
-    return f"name-{next(_numbers)}"
 
 
 async def settle(running: Gateway, tabs: list[Tab]) -> None:
