@@ -227,12 +227,6 @@ class Connection:
         self.behind_since = None
         return outbox.take()
 
-    def flush(self, now: float) -> int:
-        """Write what waits, as one piece, unless the client is behind; return the bytes."""
-        data = self.take(now)
-        self.write(data)
-        return len(data)
-
     def write(self, data: bytes) -> None:
         """Hand over what was taken to the socket."""
         if data and self.sink is not None:

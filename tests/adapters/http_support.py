@@ -31,6 +31,7 @@ from daisi_ws.domain.outbox import Outbox
 from daisi_ws.domain.principal import Kind, Principal
 from daisi_ws.domain.resume import Claim
 from daisi_ws.metrics import Metrics
+from tests.app.connections import flush
 
 KEYS: Mapping[Kind, str] = {"user": "the-user-api-key", "admin": "the-admin-api-key"}
 WEBSOCKET_KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -145,7 +146,7 @@ class FakeGateway:
         self.messages.put_nowait(message)
 
     def _queue(self, connection: Connection) -> None:
-        asyncio.get_running_loop().call_soon(lambda: connection.flush(time.monotonic()))
+        asyncio.get_running_loop().call_soon(lambda: flush(connection, time.monotonic()))
 
     async def next_left(self) -> tuple[Connection, CloseReason]:
         """Return the next connection that left, and why."""

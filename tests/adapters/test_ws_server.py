@@ -35,6 +35,7 @@ from tests.adapters.http_support import (
     serving,
     websocket,
 )
+from tests.app.connections import flush
 
 SELECT = b'{"type":"select_chat","payload":{"chat_id":"c1"},"id":5}'
 CONTINUATION = 0x0
@@ -491,7 +492,7 @@ def stuff(connection: Connection, count: int, size: int) -> None:
     """Offer events until the client is behind, and some more."""
     for seq in range(1, count + 1):
         connection.offer(seq, text_frame(json.dumps({"seq": seq}).encode().ljust(size)))
-        connection.flush(time.monotonic())
+        flush(connection, time.monotonic())
 
 
 async def narrow(running: Serving) -> Wire:

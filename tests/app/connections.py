@@ -56,6 +56,13 @@ def ann(expires_at: float = FOREVER) -> Principal:
     return principal.user("acme", "bot", "ann", expires_at)
 
 
+def flush(connection: Connection, now: float) -> int:
+    """Write what waits, as delivery does at the end of a loop turn; return the bytes."""
+    data = connection.take(now)
+    connection.write(data)
+    return len(data)
+
+
 class Made:
     """A connection with its sink, and the list of what was queued to be flushed."""
 

@@ -7,7 +7,7 @@ import pytest
 from daisi_ws.app.connection import BACKLOG_BYTES, State
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.streams import Point
-from tests.app.connections import Made, event
+from tests.app.connections import Made, event, flush
 
 
 def test_the_lock_value_names_pod_and_connection() -> None:
@@ -20,7 +20,7 @@ def test_events_before_ready_are_held_and_then_sent_after_it() -> None:
     made = Made()
     for seq in (1, 2, 3):
         made.connection.offer(seq, event(seq))
-    assert made.connection.flush(0.0) == 0
+    assert flush(made.connection, 0.0) == 0
     assert not made.sink.written
     made.connection.open(made.sink, b'{"type":"ready"}', 1, 5.0)
     assert len(made.sink.written) == 1
@@ -56,7 +56,7 @@ def test_a_connection_is_queued_once_until_it_is_flushed() -> None:
     for seq in range(1, 6):
         connection.offer(seq, event(seq))
     assert made.queued == [connection]
-    assert connection.flush(1.0) == len(b"".join(made.sink.written))
+    assert flush(connection, 1.0) == len(b"".join(made.sink.written))
     assert len(made.sink.written) == 1
     connection.offer(6, event(6))
     assert made.queued == [connection, connection]
@@ -72,7 +72,7 @@ def test_what_is_taken_is_for_the_caller_to_write() -> None:
     connection.offer(2, event(2))
     assert made.queued == [connection, connection]
     connection.write(first)
-    connection.flush(0.0)
+    flush(connection, 0.0)
     assert made.sink.written == [event(1), event(2)]
 
 
@@ -104,7 +104,7 @@ def test_an_event_larger_than_the_outbox_is_taken_alone() -> None:
     assert connection.offer(1, large) == 0
     assert not made.sink.written
     assert connection.offer(2, event(2)) == 0
-    connection.flush(0.0)
+    flush(connection, 0.0)
     assert made.sink.written == [large, event(2)]
 
 
@@ -114,7 +114,7 @@ def test_a_burst_does_not_cost_a_reading_client_anything(count: int, size: int) 
     made = Made(max_count=count, max_bytes=size)
     connection = made.open()
     dropped = sum(connection.offer(seq, event(seq)) for seq in range(1, 101))
-    connection.flush(0.0)
+    flush(connection, 0.0)
     assert dropped == connection.dropped == 0
     assert [message["seq"] for message in made.sink.messages()] == list(range(1, 101))
 
@@ -156,12 +156,12 @@ def test_a_client_that_is_behind_gets_nothing_until_it_has_caught_up() -> None:
     made.sink.waiting = BACKLOG_BYTES + 1
     for now in range(1, 11):
         connection.offer(now, event(now))
-        assert connection.flush(float(now)) == 0
+        assert flush(connection, float(now)) == 0
     assert connection.behind_since == 1.0
     assert connection.dropped == 7
     assert not made.sink.written
     made.sink.waiting = BACKLOG_BYTES
-    assert connection.flush(11.0) > 0
+    assert flush(connection, 11.0) > 0
     assert connection.behind_since is None
     gap, *rest = made.sink.messages()
     assert gap["payload"] == {
@@ -185,7 +185,7 @@ def test_closing_writes_what_waits_and_then_ends() -> None:
     assert made.sink.closed == told == [CloseReason.GOING_AWAY]
     assert (connection.state, connection.reason) == (State.CLOSED, CloseReason.GOING_AWAY)
     assert connection.offer(2, event(2)) == 0
-    assert connection.flush(0.0) == 0
+    assert flush(connection, 0.0) == 0
     assert made.sink.messages() == [{"seq": 1}]
 
 
@@ -213,7 +213,7 @@ def test_a_muted_connection_delivers_nothing_and_keeps_its_socket() -> None:
     assert (connection.state, connection.reason) == (State.CLOSED, CloseReason.MOVED)
     assert connection.offer(2, event(2)) == 0
     connection.send(b"{}")
-    assert connection.flush(0.0) == 0
+    assert flush(connection, 0.0) == 0
     connection.close(CloseReason.GOING_AWAY)
     assert made.sink.messages() == [{"seq": 1}]
     assert made.sink.closed == told == [CloseReason.MOVED]
@@ -225,7 +225,7 @@ def test_closing_a_client_that_is_behind_writes_nothing_more() -> None:
     connection = made.open()
     made.sink.waiting = BACKLOG_BYTES + 1
     connection.offer(1, event(1))
-    connection.flush(0.0)
+    flush(connection, 0.0)
     connection.close(CloseReason.TOO_SLOW)
     assert not made.sink.written
 

@@ -11,7 +11,7 @@ from daisi_ws.app.hub import Hub
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.metrics import Metrics
-from tests.app.connections import Made
+from tests.app.connections import Made, flush
 
 PACE = 500.0
 
@@ -93,7 +93,7 @@ class Stage:
 
 def hints(one: Made) -> list[int]:
     """Return the pauses that a client was told."""
-    one.connection.flush(0.0)
+    flush(one.connection, 0.0)
     told = [m for m in one.sink.messages() if m["type"] == "reconnect"]
     pauses = [m["payload"]["after_ms"] for m in told]  # type: ignore[index]  # it is an object
     return [int(pause) for pause in pauses]

@@ -16,7 +16,7 @@ from daisi_ws.domain import principal
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.wire import ping_frame
 from daisi_ws.metrics import Metrics
-from tests.app.connections import FOREVER, Made, ann, event
+from tests.app.connections import FOREVER, Made, ann, event, flush
 
 PING = ping_frame()
 WALL = 1_700_000_000.0
@@ -65,7 +65,7 @@ class Body:
         """Have a client fall behind now."""
         made.sink.waiting = backlog
         made.connection.offer(1, event(1))
-        made.connection.flush(self.now)
+        flush(made.connection, self.now)
         assert made.connection.behind_since == self.now
         self.hub.behind.add(made.connection)
 
@@ -245,7 +245,7 @@ def test_a_client_that_catches_up_is_not_slow_any_more() -> None:
         body.beat(10)
         assert body.value("dws_slow_clients") == 1
         made.sink.waiting = 0
-        made.connection.flush(body.now)
+        flush(made.connection, body.now)
         body.hub.behind.discard(made.connection)
         made.connection.last_seen = body.now
         body.beat()
@@ -275,7 +275,7 @@ def test_a_client_that_was_written_to_meanwhile_moves() -> None:
     body.behind(made, 100_000)
     body.beat()
     made.sink.waiting = 0
-    made.connection.flush(body.now)
+    flush(made.connection, body.now)
     body.behind(made, 1_000_000)
     for _ in range(10):
         made.sink.waiting -= 10_000
@@ -324,7 +324,7 @@ def test_a_token_is_warned_of_once_and_then_ends_the_session() -> None:
     body.beat(69)
     assert not made.outbox
     body.beat(29)
-    made.connection.flush(body.now)
+    flush(made.connection, body.now)
     assert made.sink.messages() == [
         {"type": "token_expiring", "payload": {"expires_in_seconds": 30}}
     ]

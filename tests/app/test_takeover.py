@@ -21,7 +21,7 @@ from daisi_ws.domain.errors import InternalServerError, SessionConflict
 from daisi_ws.domain.principal import Principal
 from daisi_ws.embedded import RedisServer
 from tests.adapters.redis_support import DEADLINE, Proxy, until
-from tests.app.connections import FakeSink, event
+from tests.app.connections import FakeSink, event, flush
 from tests.app.session_world import ANN, ROOT, Pod, World, pods
 
 TAKEOVER = 1.5  # the shortest that the configuration allows
@@ -169,7 +169,7 @@ async def test_nothing_is_delivered_after_the_displacement(world: World) -> None
     await world.pods["b"].open()
     sink.written.clear()
     old.offer(7, event(7))
-    old.flush(0.0)
+    flush(old, 0.0)
     assert sink.written == []
     assert sink.closed == [CloseReason.DISPLACED]
 
