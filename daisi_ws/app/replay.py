@@ -22,6 +22,7 @@ from daisi_ws.app.window import Entry, Window, entry_of
 from daisi_ws.config import Resume
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.resume import Claim, NotRecovered, Reason, Recovery, Replayed
+from daisi_ws.log import limited
 from daisi_ws.metrics import Metrics
 
 KEEP_SECONDS: Final = 10.0
@@ -132,7 +133,7 @@ class Replays:
                 self._window = Window(bounds.stream, 0)
             await self._read(valid)
         except Unavailable as problem:
-            log.warning("what clients missed cannot be read", problem=str(problem))
+            limited(log, "what clients missed cannot be read", problem=str(problem))
             _refuse(requests, "unavailable")
         except Exception:  # whoever waits must not wait for ever
             log.exception("what clients missed was not read")
@@ -194,7 +195,7 @@ class Replays:
                     for interest in request.interests
                 ]
         except Unavailable as problem:
-            log.warning("what a client missed cannot be read", problem=str(problem))
+            limited(log, "what a client missed cannot be read", problem=str(problem))
             _refuse([request], "unavailable")
             return
         _give(request, _entries(read))

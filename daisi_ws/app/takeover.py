@@ -23,6 +23,7 @@ from daisi_ws.app.renew import lock_ttl
 from daisi_ws.config import Config
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.errors import Refusal, Unavailable
+from daisi_ws.log import limited
 from daisi_ws.metrics import Metrics
 
 LINGER_SECONDS: Final = 5.0
@@ -205,7 +206,10 @@ class Takeover:
         try:
             await self._locks.release(leases)
         except Unavailable as error:
-            log.info("session locks not released yet", count=len(leases), problem=str(error))
+            count, problem = len(leases), str(error)
+            limited(
+                log, "session locks not released yet", level="info", count=count, problem=problem
+            )
             task = self._spawn(self._release_later(leases))
             self._releasing.add(task)
             task.add_done_callback(self._releasing.discard)
