@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
+import msgspec
 import pytest
 from nats.aio.client import Client as NatsClient
 
@@ -110,7 +110,7 @@ async def test_a_dead_letter_has_request_id_and_trace(stream: JetStream, nats: N
     """Each in its own header, as the message had them."""
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     await stream.ensure()
-    message = replace(letter(), request_id=f"r1 {parent}")
+    message = msgspec.structs.replace(letter(), request_id=f"r1 {parent}")
     await stream.dead_letter(message, "bad_json", "the payload must be JSON")
     kept = await nats.jetstream().get_msg("wa_stream_dead_letters", 1)
     assert kept.headers is not None

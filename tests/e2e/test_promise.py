@@ -73,7 +73,12 @@ async def change_chats(watching: Audit, until: asyncio.Event) -> None:
 async def reader_pid(redis: Redis) -> int:
     """Return the process that reads the stream."""
     record = msgspec.json.decode(await redis.get("reader:wa_stream") or b"")
-    return int(msgspec.json.decode(await redis.get(f"pod:{record['pod_id']}") or b"")["pid"])
+    return await pid_of(redis, record["pod_id"])
+
+
+async def pid_of(redis: Redis, pod_id: str) -> int:
+    """Return a pod's process."""
+    return int(msgspec.json.decode(await redis.get(f"pod:{pod_id}") or b"")["pid"])
 
 
 async def test_everybody_gets_exactly_their_events(two_hosts: Cluster, nats: NatsClient) -> None:
@@ -105,7 +110,8 @@ async def test_a_killed_pod_costs_others_nothing(
         publishing = asyncio.create_task(publisher.run(rate=1000, seconds=10))
         await publisher.reached(3000)
         reader = await reader_pid(redis)
-        workers = {pid for host in two_hosts.hosts for pid in host.worker_pids()}
+        pods = {watcher.periods[-1].pod for watcher in watching.watchers}
+        workers = {await pid_of(redis, pod) for pod in pods}
         pid = reader if victim == "reader" else min(workers - {reader})
         os.kill(pid, signal.SIGKILL)
         await publishing

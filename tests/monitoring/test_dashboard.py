@@ -31,6 +31,7 @@ def test_every_metric_is_shown() -> None:
     asked = " ".join(query.expression for panel in SHOWN for query in panel.queries)
     hidden = {name for name in product_metrics() if name not in asked}
     assert hidden == {
+        "dws_auth_previous_key_total",
         "dws_catch_ups_total",
         "dws_certificate_expiry_seconds",
         "dws_connection_duration_seconds",
