@@ -71,7 +71,8 @@ class Gap:
     :param at: when it was said, monotonic seconds.
     :param since: when the connection before was lost.
     :param filled: the gateway said later that all of it is given again, threads left since aside.
-    :param left: the thread was chosen anew, without a position: nobody asks about it any more.
+    :param left: nobody asks about it any more: the answer was final, or the thread was chosen anew
+        without a position.
     """
 
     after: int
@@ -143,6 +144,7 @@ class Account:
             self.filled()
         if self.stretches and self.positions and not stretch.recovered:
             reason = stretch.reason or "none"
+            self._leave_unless_passing(reason, "")
             self.gaps.append(Gap(before, stretch.after, reason, stretch.began, since))
         if self.choices:
             self.choices[-1].sure = min(self.choices[-1].sure, before)
@@ -211,6 +213,7 @@ class Account:
             # Asked for a second time, it is what the first answer did not give.
             first = [gap.after for gap in self._passing(chat)]
             after = min(first, default=self.choices[-1].complete(self.top))
+        self._leave_unless_passing(reason, chat)
         self.gaps.append(Gap(after, seq, reason, at, self._left_at(), chat))
 
     def _passing(self, chat: str) -> list[Gap]:
@@ -219,6 +222,11 @@ class Account:
             for gap in self.gaps
             if gap.reason in PASSING and gap.chat == chat and not gap.filled and not gap.left
         ]
+
+    def _leave_unless_passing(self, reason: str, chat: str) -> None:
+        if reason not in PASSING:
+            for gap in self._passing(chat):
+                gap.left = True
 
     def _left_at(self) -> float:
         return self.stretches[-2].ended if len(self.stretches) > 1 else 0.0

@@ -117,6 +117,19 @@ def test_a_told_drop_is_no_loss_until_it_is_said_to_be_given_again() -> None:
     assert judge(client, stream).verdict == Verdict()
 
 
+def test_what_was_refused_for_good_is_not_demanded_by_a_later_recovery() -> None:
+    """The client asked for it once more, and it was too much: it goes on from there."""
+    client = account()
+    got(client, 11)
+    client.told(11, 13, 1.0)
+    got(client, 14)
+    back(client, 15, recovered=False, reason="too_large")
+    back(client, 15, recovered=True)
+    got(client, 17)
+    stream = published(chats=[11, 12, 13, 14, 17, 18])
+    assert judge(client, stream).lost == [18]
+
+
 def test_what_was_too_busy_to_be_recovered_may_be_given_later() -> None:
     """The client asks again: then it has to come, below what came meanwhile."""
     client = account()
