@@ -196,6 +196,9 @@ class ForwardStream:
         return BarrierReply(barrier.id, True, position.epoch, position.stream, position.seq)
 
     async def _displace(self, displace: Displace) -> Reply:
+        if displace.only_ask:
+            there = self._inbound.has_session(displace.session_key, displace.holder)
+            return Displaced(displace.id, there)
         await self._inbound.displace(displace.session_key, displace.holder)
         return Displaced(displace.id)
 

@@ -18,12 +18,12 @@ _ids = count(1)
 class PendingCall:
     """One question, and how many still want to know.
 
-    :param displace: session key and lock value; None for a barrier.
+    :param displace: session key, lock value and whether it is only asked about; None for a barrier.
     """
 
     __slots__ = ("answer", "displace", "id", "interests", "sent_at", "waiters")
 
-    def __init__(self, displace: tuple[str, str] | None = None) -> None:
+    def __init__(self, displace: tuple[str, str, bool] | None = None) -> None:
         self.id = next(_ids)
         self.displace: Final = displace
         self.interests: dict[str, None] = {}
@@ -63,9 +63,9 @@ class PeerCalls:
         self._barrier.interests.update(dict.fromkeys(interests))
         return self._barrier
 
-    def displace(self, session_key: str, holder: str) -> PendingCall:
-        """Ask for a displacement."""
-        return self._add(PendingCall((session_key, holder)))
+    def displace(self, session_key: str, holder: str, *, only_ask: bool = False) -> PendingCall:
+        """Ask for a displacement, or only whether there is something to displace."""
+        return self._add(PendingCall((session_key, holder, only_ask)))
 
     def take(self, now: float) -> Call:
         """Return the next to be sent; only if :attr:`sendable`."""

@@ -24,7 +24,7 @@ from daisi_ws.adapters.peer_session import Lost, Session, Work
 from daisi_ws.domain.breaker import Breaker
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.forward_queue import ForwardQueue
-from daisi_ws.domain.packets import BarrierReply, Failed, Item
+from daisi_ws.domain.packets import BarrierReply, Displaced, Failed, Item
 
 RETRY_SECONDS: Final = (0.2, 1.0)
 """Pause after a first failure, and the longest pause while the breaker is closed."""
@@ -106,6 +106,17 @@ class PeerLink:
         answer = await self._ask(self._calls.displace(session_key, holder), timeout)
         if isinstance(answer, Failed):
             raise Unavailable(f"pod {self.pod_id} could not displace: {answer.problem}")
+
+    async def has_session(self, session_key: str, holder: str, timeout: float) -> bool:
+        """Ask whether the peer has a session.
+
+        :raises Unavailable: the peer cannot be asked, or does not answer in time.
+        """
+        question = self._calls.displace(session_key, holder, only_ask=True)
+        answer = await self._ask(question, timeout)
+        if not isinstance(answer, Displaced):
+            raise Unavailable(f"pod {self.pod_id} could not tell: {answer}")
+        return answer.there
 
     def forget(self) -> None:
         """Drop every event: somebody else reads now, or this pod reads anew."""

@@ -138,6 +138,10 @@ class PeersGrpc:
         """See :meth:`Peers.displace`."""
         await self._link(pod_id).displace(session_key, holder, timeout)
 
+    async def has_session(self, pod_id: str, session_key: str, holder: str, timeout: float) -> bool:
+        """See :meth:`Peers.has_session`."""
+        return await self._link(pod_id).has_session(session_key, holder, timeout)
+
     # -- peers that come and go -------------------------------------------------------------
 
     def drop(self, pod_id: str) -> None:

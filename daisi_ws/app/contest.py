@@ -15,8 +15,8 @@ from daisi_ws.domain.errors import InternalServerError, SessionConflict, Unavail
 from daisi_ws.metrics import Metrics
 
 CERTAIN_SECONDS: Final = 1.0
-"""So long a session must keep its lock after its pod has answered to count as another's: one that
-ended while Redis was away may just be giving it up, and who comes then is its own successor."""
+"""So long a session must be there to count as another's: the end of one whose network broke is
+noticed late, and who comes then is its own successor."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.005
 _UNKNOWN_SECONDS: Final = 0.3
@@ -35,8 +35,8 @@ class Neighbours(Protocol):
     def displaced(self, rival: Connection) -> None:
         """End a session of this pod: on return it delivers nothing any more."""
 
-    def ask(self, holder: str, timeout: float) -> asyncio.Task[bool]:
-        """Find out whether the holder's pod answers."""
+    def ask(self, connection: Connection, holder: str, timeout: float) -> asyncio.Task[bool | None]:
+        """Ask the holder's pod whether it has the session; None: it does not answer."""
 
     def tell(self, connection: Connection, holder: str, timeout: float) -> asyncio.Task[None]:
         """Have the holder's pod end its session; done when it was told, at best when it has."""
@@ -74,8 +74,8 @@ class Contest:
         self._force_at = 0.0
         self._pause = _FIRST_PAUSE_SECONDS
         self._told: asyncio.Task[None] | None = None
-        self._asked: asyncio.Task[bool] | None = None
-        self._answered_at = 0.0
+        self._asked: asyncio.Task[bool | None] | None = None
+        self._there_since = 0.0
         self.met = False
         self.maybe_owner = False
         """Whether the lock may be ours; after an unanswered question it may."""
@@ -137,13 +137,19 @@ class Contest:
         return await self._ask("retry")
 
     async def _respect(self, holder: str, patience: float) -> Acquired | Held:
-        """Refuse if the holder's pod answers, else wait: it may be dead, its lease about to end."""
+        """Refuse if the session is there; take its place if it is not, and its pod cannot say so to
+        Redis. Without an answer wait: the pod may be dead, its lease about to end."""
+        if self._asked is not None and self._asked.done():
+            there, now = self._asked.result(), self._clock()
+            if there is False:
+                return await self._ask("force", holder)
+            if there:
+                self._there_since = self._there_since or now
+                if now - self._there_since >= CERTAIN_SECONDS:
+                    raise self._conflict()
+            self._asked = None
         if self._asked is None:
-            self._asked = self._neighbours.ask(holder, patience)
-        elif self._asked.done() and self._asked.result():
-            self._answered_at = self._answered_at or self._clock()
-            if self._clock() - self._answered_at >= CERTAIN_SECONDS:
-                raise self._conflict()
+            self._asked = self._neighbours.ask(self._owner, holder, patience)
         await self._wait(patience, self._asked)
         self.check_wanted()
         return await self._ask("retry")
@@ -160,7 +166,7 @@ class Contest:
             self._stop_asking()
 
     def _stop_asking(self) -> None:
-        self._answered_at = 0.0
+        self._there_since = 0.0
         if self._asked is not None:
             self._asked.cancel()
             self._asked = None
@@ -171,7 +177,9 @@ class Contest:
             raise self._conflict()
         self._neighbours.displaced(rival)
 
-    async def _wait(self, most: float, answer: asyncio.Task[None] | asyncio.Task[bool]) -> None:
+    async def _wait(
+        self, most: float, answer: asyncio.Task[None] | asyncio.Task[bool | None]
+    ) -> None:
         """Wait for the holder's pod to answer; at the longest for this turn's pause."""
         cap = self._app.session_lock_retry_delay_ms / 1000
         pause = min(self._pause, cap) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter

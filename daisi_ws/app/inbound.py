@@ -19,6 +19,7 @@ class Inbound:
     :param barrier: notes that a pod serves interests, forgets their routes and says from where
         they are read anew; None if this pod is not the reader.
     :param displace: stops a session's delivery and gives up its lock.
+    :param has_session: tells whether a session is here.
     :param lapsed: tells whether others may have given this pod up; `judge` returns when that is
         known, and if so nothing is accepted any more.
     :param unserved: takes this pod out of a route that nobody here needs.
@@ -32,6 +33,7 @@ class Inbound:
         delivery: Delivery,
         barrier: Callable[[str, Iterable[str]], Awaitable[Position | None]],
         displace: Callable[[str, str], Awaitable[None]],
+        has_session: Callable[[str, str], bool],
         unserved: Callable[[str], None],
         lapsed: Callable[[], bool],
         judge: Callable[[], Awaitable[None]],
@@ -40,6 +42,7 @@ class Inbound:
         self._delivery = delivery
         self._barrier = barrier
         self._displace = displace
+        self._has_session = has_session
         self._unserved = unserved
         self._lapsed = lapsed
         self._judge = judge
@@ -75,6 +78,10 @@ class Inbound:
     async def displace(self, session_key: str, holder: str) -> None:
         """See :meth:`ports.Inbound.displace`."""
         await self._displace(session_key, holder)
+
+    def has_session(self, session_key: str, holder: str) -> bool:
+        """See :meth:`ports.Inbound.has_session`."""
+        return self._has_session(session_key, holder)
 
     def push_event(self, subject: str, event_id: str, payload: bytes, source: str) -> str:
         """See :meth:`ports.Inbound.push_event`."""

@@ -290,6 +290,13 @@ class Peers(Protocol):
         :raises Unavailable: no answer in time.
         """
 
+    async def has_session(self, pod_id: str, session_key: str, holder: str, timeout: float) -> bool:
+        """Tell whether another pod has a session, open or about to be.
+
+        :param timeout: seconds.
+        :raises Unavailable: no answer in time.
+        """
+
 
 class Inbound(Protocol):
     """What the gRPC server hands in. It cannot reach routing: a forwarded event cannot loop."""
@@ -313,6 +320,9 @@ class Inbound(Protocol):
 
     async def displace(self, session_key: str, holder: str) -> None:
         """Stop a session's delivery and release its lock."""
+
+    def has_session(self, session_key: str, holder: str) -> bool:
+        """Tell whether a session is here, open or about to be."""
 
     def push_event(self, subject: str, event_id: str, payload: bytes, source: str) -> str:
         """Deliver an older pod's event to the connections here; returns what was done.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ import structlog
 from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.contest import Contest
 from daisi_ws.app.hub import Hub
-from daisi_ws.app.ports import Acquired, Kills, Locks, Position
+from daisi_ws.app.ports import Acquired, Kills, Locks
 from daisi_ws.app.renew import lock_ttl
 from daisi_ws.config import Config
 from daisi_ws.domain.close import CloseReason
@@ -43,13 +43,11 @@ log = structlog.get_logger(__name__)
 class Displacer(Protocol):
     """The part of :class:`daisi_ws.app.ports.Peers` that takeovers need."""
 
-    async def barrier(
-        self, pod_id: str, interests: Sequence[str], timeout: float
-    ) -> Position | None:
-        """See :meth:`Peers.barrier`."""
-
     async def displace(self, pod_id: str, session_key: str, holder: str, timeout: float) -> None:
         """See :meth:`Peers.displace`."""
+
+    async def has_session(self, pod_id: str, session_key: str, holder: str, timeout: float) -> bool:
+        """See :meth:`Peers.has_session`."""
 
 
 class Takeover:
@@ -175,22 +173,24 @@ class Takeover:
         loop = asyncio.get_running_loop()
         loop.call_later(LINGER_SECONDS, rival.close, CloseReason.MOVED)
 
-    def ask(self, holder: str, timeout: float) -> asyncio.Task[bool]:
-        """Find out whether the holder's pod answers."""
-        return self._spawn(self._answers(holder, timeout))
+    def has_session(self, session_key: str, holder: str) -> bool:
+        """Tell whether a session of this pod is open or about to be."""
+        return self._find(session_key.removeprefix(_SESSION), holder) is not None
+
+    def ask(self, connection: Connection, holder: str, timeout: float) -> asyncio.Task[bool | None]:
+        """Ask the holder's pod whether it has the session; None: it does not answer."""
+        return self._spawn(self._is_there(connection.principal.session_key, holder, timeout))
 
     def tell(self, connection: Connection, holder: str, timeout: float) -> asyncio.Task[None]:
         """Have the holder's pod end its session, by gRPC and by the kill switch at once."""
         return self._spawn(self._tell(connection, holder, timeout))
 
-    async def _answers(self, holder: str, timeout: float) -> bool:
+    async def _is_there(self, session_key: str, holder: str, timeout: float) -> bool | None:
         pod, _, _ = holder.partition("#")
         try:
-            # A barrier for nothing: whoever answers it lives.
-            await self._peers.barrier(pod, (), timeout)
+            return await self._peers.has_session(pod, session_key, holder, timeout)
         except Unavailable:
-            return False
-        return True
+            return None
 
     async def _tell(self, connection: Connection, holder: str, timeout: float) -> None:
         principal = connection.principal

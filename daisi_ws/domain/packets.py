@@ -76,11 +76,13 @@ class Displace(msgspec.Struct, array_like=True, tag=3, frozen=True):
     """Stop delivering to this session and give up its lock.
 
     :param session_key: key of the lock; `holder`: its value that is to go.
+    :param only_ask: do nothing, but say whether the session is there.
     """
 
     id: int
     session_key: str
     holder: str
+    only_ask: bool = False
 
 
 class Accepted(msgspec.Struct, array_like=True, tag=11, gc=False, frozen=True):
@@ -116,9 +118,13 @@ class BarrierReply(msgspec.Struct, array_like=True, tag=13, frozen=True):
 
 
 class Displaced(msgspec.Struct, array_like=True, tag=14, frozen=True):
-    """The session asked about no longer delivers here."""
+    """The session asked about no longer delivers here.
+
+    :param there: it does; it was only asked about.
+    """
 
     id: int
+    there: bool = False
 
 
 class Failed(msgspec.Struct, array_like=True, tag=15, frozen=True):

@@ -77,6 +77,7 @@ class Recorder:
         self.batches: list[tuple[str, int, str, int, int]] = []
         self.barriers: list[tuple[str, list[str]]] = []
         self.displaced: list[tuple[str, str]] = []
+        self.sessions: set[tuple[str, str]] = set()
         self.events: list[tuple[str, str, bytes, str]] = []
         self.epoch = 0
         self.mark = 0
@@ -128,6 +129,9 @@ class Recorder:
         if self.unavailable:
             raise Unavailable(self.unavailable)
         self.displaced.append((session_key, holder))
+
+    def has_session(self, session_key: str, holder: str) -> bool:
+        return (session_key, holder) in self.sessions
 
     def push_event(self, subject: str, event_id: str, payload: bytes, source: str) -> str:
         if self.refusal is not None:

@@ -328,6 +328,13 @@ class TestQuestions:
         await peers.displace(B, "session:a:b:c", "b-0-1#9", 5)
         assert inbound.displaced == [("session:a:b:c", "b-0-1#9")]
 
+    async def test_a_session_is_only_asked_about(self, peers: PeersGrpc, inbound: Recorder) -> None:
+        """It is there or not, and stays as it is."""
+        inbound.sessions.add(("session:a:b:c", "b-0-1#9"))
+        assert await peers.has_session(B, "session:a:b:c", "b-0-1#9", 5)
+        assert not await peers.has_session(B, "session:a:b:c", "b-0-1#8", 5)
+        assert inbound.displaced == []
+
     async def test_no_answer_in_time_is_unavailable(
         self, peers: PeersGrpc, inbound: Recorder
     ) -> None:

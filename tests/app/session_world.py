@@ -17,7 +17,7 @@ from daisi_ws.adapters.locks_redis import LocksRedis
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.hub import Hub
-from daisi_ws.app.ports import Acquired, Held, Locks, Position
+from daisi_ws.app.ports import Acquired, Held, Locks
 from daisi_ws.app.renew import Renewal
 from daisi_ws.app.takeover import Takeover
 from daisi_ws.config import Config, testing_config
@@ -42,15 +42,12 @@ class Peers:
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     broken: bool = False
 
-    async def barrier(
-        self, pod_id: str, interests: Sequence[str], timeout: float
-    ) -> Position | None:
+    async def has_session(self, pod_id: str, session_key: str, holder: str, timeout: float) -> bool:
         """Answer for another pod, if it lives."""
-        assert not interests
         pod = self.world.pods.get(pod_id)
         if pod is None or pod.deaf or self.broken:
             await self._silence(timeout)
-        return None
+        return pod.takeover.has_session(session_key, holder)
 
     async def displace(self, pod_id: str, session_key: str, holder: str, timeout: float) -> None:
         """Have another pod end a session, as its gRPC server would."""

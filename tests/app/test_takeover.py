@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import redis.asyncio as redis_asyncio
@@ -17,7 +17,7 @@ from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.ports import Acquired
 from daisi_ws.domain import principal
 from daisi_ws.domain.close import CloseReason
-from daisi_ws.domain.errors import InternalServerError, SessionConflict
+from daisi_ws.domain.errors import InternalServerError, SessionConflict, Unavailable
 from daisi_ws.domain.principal import Principal
 from daisi_ws.embedded import RedisServer
 from tests.adapters.redis_support import DEADLINE, Proxy, until
@@ -447,6 +447,23 @@ async def test_admin_follows_a_session_that_is_just_being_given_up(world: World)
     first.close(CloseReason.CLIENT_LEFT)
     second = await joining
     assert await world.holder(ROOT) == second.lock_value
+
+
+async def test_admin_follows_a_session_whose_pod_cannot_give_up_its_lock(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is away for that pod alone; it says that the session has ended."""
+    a, b = world.pods["a"], world.pods["b"]
+    first = await a.open(ROOT)
+
+    async def away(leases: Sequence[tuple[str, str]]) -> None:
+        raise Unavailable("cut off")
+
+    monkeypatch.setattr(a.locks, "release", away)
+    first.close(CloseReason.CLIENT_LEFT)
+    second = await b.open(ROOT)
+    assert await world.holder(ROOT) == second.lock_value
+    assert await world.holder(ROOT) != first.lock_value
 
 
 async def test_admin_is_rejected_by_an_older_pod(world: World) -> None:

@@ -140,7 +140,11 @@ async def test_poison_and_oddities(
 
 @asynccontextmanager
 async def collector(on: Scene, number: int) -> AsyncIterator[list[bytes]]:
-    """Connect a user of the company that the odd events are for; collect payloads."""
+    """Connect a user of the company that the odd events are for; collect payloads.
+
+    It follows its position: without one it would get again what is not acknowledged yet when it
+    comes back from a killed reader.
+    """
     payloads: list[bytes] = []
 
     def collect(frame: Frame) -> None:
@@ -149,9 +153,8 @@ async def collector(on: Scene, number: int) -> AsyncIterator[list[bytes]]:
 
     keys, host = on.cluster.keys, on.hosts[number]
     token = keys.user_token("c", "a", f"collector-{number}")
-    client = ReferenceClient(
-        user_url(host.base_url, "c", "a"), keys.secret_token, token, on_frame=collect
-    )
+    url = user_url(host.base_url, "c", "a")
+    client = ReferenceClient(url, keys.secret_token, token, on_frame=collect, positions=True)
     async with client:
         yield payloads
 

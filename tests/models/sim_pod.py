@@ -233,6 +233,7 @@ class SimPod:
             delivery=self.delivery,
             barrier=self._barrier,
             displace=self.sessions.displace,
+            has_session=self.sessions.has_session,
             unserved=self.interests.unserved,
             lapsed=self.membership.lapsed,
             judge=self.membership.judge,
