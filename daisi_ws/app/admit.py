@@ -150,7 +150,9 @@ class Admission:
         ready = frames.ready(stream, position, connection.connection_id, recovery)
         connection.open(sink, ready, position, self._clock())
         log.debug("ready told", connection_id=connection.connection_id, seq=position)
-        self._delivery.has(connection, max(position, 0 if recovery is None else recovery.upto))
+        upto = max(position, 0 if recovery is None else recovery.upto)
+        connection.has(Point(stream, upto))
+        self._delivery.has(connection, upto)
 
     async def select_chat(self, connection: Connection, message: SelectChat) -> None:
         """See :meth:`Gateway.select_chat`. The old chat is left at once."""
@@ -216,8 +218,10 @@ class Admission:
             raise
         if connection.state is State.CLOSED or connection.chat != subject:
             self._unsubscribe(connection, subject)
-        connection.position = further(connection.position, position)
-        return position
+        connection.has(position)
+        # What the connection has by now is not given to it again, of no subject: it may come from a
+        # pod that was ahead of this one.
+        return connection.position
 
     def _leave_chat(self, connection: Connection) -> None:
         subject, connection.chat = connection.chat, None

@@ -11,7 +11,7 @@ from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.outbox import NOTHING, Outbox, Policy
 from daisi_ws.domain.principal import Principal
 from daisi_ws.domain.resume import Recovery
-from daisi_ws.domain.streams import Point
+from daisi_ws.domain.streams import Point, further
 from daisi_ws.domain.wire import text_frame
 
 BACKLOG_BYTES: Final = 64 * 1024
@@ -146,6 +146,10 @@ class Connection:
     def send(self, message: bytes) -> None:
         """Queue a message that is no event (`error`, `done`, …)."""
         self.offer(NOTHING, text_frame(message))
+
+    def has(self, point: Point) -> None:
+        """Note that everything up to a point has come, or need not."""
+        self.position = further(self.position, point)
 
     def complete_after(self, stream: str) -> int:
         """Return the sequence of `stream` from which on nothing is missing, to be told in `ready`.

@@ -129,6 +129,8 @@ class Resumption:
         subject = "" if chat_id is None else connection.chat or ""
         if recovery.recovered and bool(subject) == (chat_id is not None):
             self._delivery.has(connection, recovery.upto, subject)
+            if not subject:
+                connection.has(Point(stream, recovery.upto))
         return seq
 
     async def _recover(

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from daisi_ws.app.ports import Position, ReaderRecord
 from daisi_ws.domain.errors import SubscriptionFailure
+from daisi_ws.domain.frames import SelectChat
 from daisi_ws.domain.resume import Claim
 from daisi_ws.domain.subjects import thread
 from daisi_ws.embedded import NatsServer
@@ -142,6 +143,31 @@ async def test_who_is_ahead_of_its_pod_resumes_all_the_same(
     await tab.choose("chat-1", Claim(missed[0] - 1))
     other.parts.delivery.shut(False)
     await until(lambda: tab.seqs() == [*missed, *of_thread])
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+async def test_a_thread_chosen_ahead_of_the_pod_is_complete_from_its_word(
+    pods: list[InProcessPod], nats: NatsClient, *, claimed: bool
+) -> None:
+    """Who comes from a faster pod is not given what it claims to have: nor is it promised."""
+    reader, slow = await roles(pods, nats)
+    bob = await slow.user("bob")
+    await bob.choose("chat-1")
+    slow.parts.delivery.shut(True)
+    of_thread = [await publish(nats, "messages.chat-1") for _ in range(4)]
+    await until(lambda: reader.parts.ingest.position == of_thread[-1])
+    ann = await slow.user("ann", claim=Claim(of_thread[2]))
+    claim = Claim(of_thread[0]) if claimed else None
+    message = SelectChat("chat-1", id=1, claim=claim)
+    await slow.parts.admission.select_chat(ann.connection, message)
+    slow.parts.delivery.shut(False)
+    live = await publish(nats, "messages.chat-1")
+    await until(lambda: ann.seqs()[-1:] == [live])
+    done = next(m for m in ann.sink.messages() if m["type"] == "done")
+    assert isinstance(done["payload"], dict)
+    complete_after = done["payload"]["seq"]
+    assert ann.seqs() == [seq for seq in (*of_thread, live) if seq > complete_after]
+    assert complete_after == (of_thread[0] if claimed else of_thread[2])
 
 
 async def test_a_thread_is_resumed_from_a_position_of_its_own(
