@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from aiohttp import web
 
-from daisi_ws.adapters.http_limits import Limits
-from daisi_ws.adapters.http_protocol import ErrorAnswer, HttpProtocol, HttpSettings
+from daisi_ws.adapters.http_protocol import HttpProtocol
 from daisi_ws.domain.client_address import plain_address
 from daisi_ws.domain.proxy_protocol import Malformed, is_header, parse
 from daisi_ws.log import limited
@@ -25,22 +23,14 @@ class ProxiedHttpProtocol(HttpProtocol):
 
     __slots__ = ("_expected", "_preface")
 
-    def __init__(
-        self,
-        manager: web.Server,
-        loop: asyncio.AbstractEventLoop,
-        settings: HttpSettings,
-        answer_error: ErrorAnswer,
-        limits: Limits | None,
-    ) -> None:
-        super().__init__(manager, loop, settings, answer_error, limits)
-        self._preface: bytes | None = b""
-        self._expected = False
+    _expected: bool
+    _preface: bytes | None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Decide by the peer whether a header is expected."""
         super().connection_made(transport)
         settings = self._settings
+        self._preface = b""
         self._expected = settings.proxy_protocol and self.peer in settings.trusted_proxies
 
     def data_received(self, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from daisi_ws.adapters.nats_binding import ConsumerGone, NatsBinding, StreamGone
@@ -12,7 +13,7 @@ from daisi_ws.app.readiness_ports import ConsumerState
 from daisi_ws.domain.subjects import FILTER
 
 
-class NatsConsumerView:
+class NatsConsumerView(ABC):
     """The part of :class:`daisi_ws.app.ports.Stream` that asks.
 
     :ivar stream_problem: what is wrong with the stream; empty: nothing is known to be.
@@ -89,6 +90,6 @@ class NatsConsumerView:
         self.stream_problem = ""
         self.stream_seen += 1
 
+    @abstractmethod
     def _lose(self, problem: str) -> None:
         """Take notice that the consumer is gone."""
-        raise NotImplementedError

@@ -477,12 +477,14 @@ class TestServer:
         ):
             ask = reflection_pb2.ServerReflectionRequest(list_services="")
             stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-            call = stub.ServerReflectionInfo(iter([ask]))
+            call = stub.ServerReflectionInfo()
             if not enabled:
+                # Nothing is written: a write to a call that has ended is an error of its own.
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await call.read()
                 assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
                 return
+            await call.write(ask)
             listed = (await call.read()).list_services_response.service
             assert SERVICE in [service.name for service in listed]
             call.cancel()
