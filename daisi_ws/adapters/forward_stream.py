@@ -13,6 +13,7 @@ import structlog
 
 from daisi_ws.adapters import trace
 from daisi_ws.app.ports import Inbound
+from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain import packets
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.ids import is_id
@@ -103,9 +104,7 @@ class ForwardStream:
         finally:
             if self._soon is not None:
                 self._soon.cancel()
-            for task in (*tasks, *self._questions):
-                task.cancel()
-            await asyncio.gather(*tasks, *self._questions, return_exceptions=True)
+            await end_tasks(*tasks, *self._questions)
         for task in tasks:
             if not task.cancelled():
                 task.result()

@@ -19,6 +19,7 @@ from daisi_ws.adapters.grpc_tls import BadCertificate
 from daisi_ws.adapters.pb.dws_message_fwd_pb2 import PushEventRequest, PushEventResponse
 from daisi_ws.adapters.peer_context import PeerSettings
 from daisi_ws.adapters.push_event import request_of
+from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain.tracing import TRACEPARENT, parted
 from daisi_ws.metrics import Metrics
 
@@ -104,9 +105,7 @@ class _LegacyPod:
     async def stop(self) -> None:
         """End at once."""
         self.ended = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await end_tasks(self._task)
 
     def put(self, request: PushEventRequest, request_id: str) -> None:
         """Add an event at the end; the oldest gives way if there is no room."""

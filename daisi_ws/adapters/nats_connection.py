@@ -22,6 +22,7 @@ from daisi_ws.adapters.nats_framing import Taker
 from daisi_ws.adapters.nats_login import NatsLogin, credentials_login, nkey_login
 from daisi_ws.adapters.nats_subscriber import Subscriber
 from daisi_ws.adapters.nats_transport import DirectTransport, put_under
+from daisi_ws.app.waiting import end_tasks
 from daisi_ws.config import ClientTls, Nats
 from daisi_ws.domain.errors import Unavailable
 
@@ -240,9 +241,7 @@ class NatsConnection:
     async def aclose(self) -> None:
         """Close, within two seconds."""
         self._closing = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         try:
             async with asyncio.timeout(2):
                 await self._client.close()

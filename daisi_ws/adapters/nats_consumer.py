@@ -27,6 +27,7 @@ from daisi_ws.adapters.nats_pulls import Pulls
 from daisi_ws.adapters.nats_stream import JetStream, StreamMissing, request_id_of
 from daisi_ws.adapters.nats_subscriber import Subscriber
 from daisi_ws.app.ports import Received, StreamHandler
+from daisi_ws.app.waiting import end_tasks, wait_set
 from daisi_ws.domain import consumer
 from daisi_ws.domain.consumer import ConsumerSettings
 from daisi_ws.domain.errors import Unavailable
@@ -135,9 +136,7 @@ class NatsConsumer(NatsConsumerView):
     async def resign(self) -> None:
         """See :meth:`Stream.resign`."""
         self._leaving = True
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        await end_tasks(self._keeper)
         self._acks.flush()
         try:
             async with asyncio.timeout(_RESIGN_SECONDS):
@@ -207,12 +206,10 @@ class NatsConsumer(NatsConsumerView):
         """Pull again whenever a pull has expired without a word."""
         while self._bound:
             self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), _TICK_SECONDS)
-            except TimeoutError:
-                # Nothing tells that a push consumer was deleted.
-                if self._pulls.silent(asked=bool(self._push_subject)):
-                    await self.info()
+            woken = await wait_set(self._wake, _TICK_SECONDS)
+            # Nothing tells that a push consumer was deleted.
+            if not woken and self._pulls.silent(asked=bool(self._push_subject)):
+                await self.info()
             self._tracing = trace.tracing()
             if self._connection.up:
                 self._pull()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from daisi_ws.adapters.grpc_options import FORWARD, unwrap, wrap
 from daisi_ws.adapters.peer_calls import PeerCalls
 from daisi_ws.adapters.peer_context import PeerContext
+from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain import packets
 from daisi_ws.domain.forward_queue import ForwardQueue
 from daisi_ws.domain.packets import (
@@ -153,7 +154,7 @@ class Session:
                     {reader, self._broken}, timeout=END_SECONDS, return_when="FIRST_COMPLETED"
                 )
         finally:
-            await _cancel(task for task in (reader, writer, self._health) if task is not None)
+            await end_tasks(reader, writer, self._health)
         # Cancelled tasks say nothing: gRPC itself cancels a read when a write is given up.
         for future in (self._broken, writer, reader):
             if future.done() and not future.cancelled():
@@ -274,10 +275,3 @@ async def _status(stream: Stream) -> str:
     if not stream.done():
         return "the stream is broken"
     return f"{(await stream.code()).name}: {await stream.details()}"
-
-
-async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    cancelled = list(tasks)
-    for task in cancelled:
-        task.cancel()
-    await asyncio.gather(*cancelled, return_exceptions=True)

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 
 from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.redis_link import Argument, RedisLink, Reply, Script, failed, tell
+from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain.errors import Unavailable
 
 SLOTS: Final = 16_384
@@ -131,9 +132,7 @@ class ClusterLink:
 
     async def aclose(self) -> None:
         """End all connections; callers that wait get `Unavailable`."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        await end_tasks(self._keeper)
         self._up.clear()
         self._slots = [None] * SLOTS
         links, self._links = self._links, {}

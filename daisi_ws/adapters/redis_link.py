@@ -28,6 +28,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from daisi_ws.adapters.client_tls import why
+from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain.errors import Unavailable
 
 Reply: TypeAlias = Any
@@ -148,9 +149,7 @@ class RedisLink:
 
     async def aclose(self) -> None:
         """End the connection; callers that wait get `Unavailable`."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        await end_tasks(self._keeper)
         self._disconnect("closed")
         self._up.clear()
 

@@ -18,6 +18,7 @@ from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.hub import Hub
 from daisi_ws.app.pace import Pace
 from daisi_ws.app.ports import Farewells
+from daisi_ws.app.waiting import wait_set
 from daisi_ws.domain import frames
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.deadlines import CLIENT_CLOSE_SECONDS
@@ -99,10 +100,10 @@ class Drain:
             if self._clock() >= self._close_by:
                 break
             await self._wave(seconds)
-            await self._pause(WAVE_SECONDS)
+            await wait_set(self._quick, WAVE_SECONDS)
         self._close_all()
         while len(self._hub) and self._clock() < self._end and not self._quick.is_set():
-            await self._pause(WAVE_SECONDS)
+            await wait_set(self._quick, WAVE_SECONDS)
         self._tell_end()
 
     @property
@@ -206,9 +207,3 @@ class Drain:
             self._metrics.drained.labels(outcome).inc(count)
         took = round(self._clock() - self._started, 3)
         log.info("drained", left=len(self._hub), seconds=took, **counts)
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._quick.wait(), seconds)
-        except TimeoutError:
-            return

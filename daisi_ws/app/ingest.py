@@ -17,6 +17,7 @@ from daisi_ws.app.delivery import SHARED_EPOCH, Delivery
 from daisi_ws.app.handing_on import HandingOn
 from daisi_ws.app.ports import Peers, Pods, Position, ReaderRecord, Received, Stream
 from daisi_ws.app.route import Router
+from daisi_ws.app.waiting import wait_set
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.packets import Item
 from daisi_ws.metrics import Metrics
@@ -178,9 +179,7 @@ class Ingest:
         self._peers.on_change(changed.set)
         while self._events:
             changed.clear()
-            try:
-                await asyncio.wait_for(changed.wait(), 0.1)
-            except TimeoutError:
+            if not await wait_set(changed, 0.1):
                 self._events.turn()
 
     def stop(self) -> None:
@@ -195,7 +194,7 @@ class Ingest:
         The record is written before the first route is read, with an empty cache: who adds a
         route either finds us, or we find the route.
         """
-        since = self._wall()
+        since, said = self._wall(), ""
         while True:
             try:
                 epoch = await self._claim(stream, since)
@@ -210,7 +209,8 @@ class Ingest:
                 missed = await self._stream.read(floor, upto)
                 break
             except Unavailable as problem:
-                log.warning("cannot take over reading yet", problem=str(problem))
+                if said != (said := str(problem)):
+                    log.warning("cannot take over reading yet", problem=said)
             except Exception:  # nobody else reads while this pod is pinned
                 log.exception("cannot take over reading yet")
             await asyncio.sleep(RETRY_SECONDS)

@@ -27,6 +27,7 @@ from daisi_ws.app.ingest import Ingest, Reading
 from daisi_ws.app.interests import Interests
 from daisi_ws.app.ports import Peers, PodRecord, Pods, Routes, Stream
 from daisi_ws.app.route import Router
+from daisi_ws.app.waiting import wait_set
 from daisi_ws.domain import subjects
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.errors import SubscriptionFailure, Unavailable
@@ -119,10 +120,7 @@ class Membership:
                 self._judged.set()
                 self.look_around()
             pause = min(self._refresh(), 0.5) if self._peers.pending() else self._refresh()
-            try:
-                await asyncio.wait_for(self._wake.wait(), pause)
-            except TimeoutError:
-                continue
+            await wait_set(self._wake, pause)
 
     def wake(self) -> None:
         """Refresh now: Redis is back, or this pod stood still."""

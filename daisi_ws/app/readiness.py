@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
+from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain.errors import Unavailable
 
 PERIOD_SECONDS: Final = 1.0
@@ -150,9 +151,7 @@ class _Asking:
             self._task = asyncio.create_task(self._ask(), name="readiness probe")
 
     async def cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     async def _ask(self) -> None:
         pause = _RETRY_SECONDS

@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from daisi_ws.app.ports import Bounds, Received, Stream
+from daisi_ws.app.waiting import end_tasks
 from daisi_ws.app.window import Entry, Window, entry_of
 from daisi_ws.config import Resume
 from daisi_ws.domain.errors import Unavailable
@@ -98,9 +99,7 @@ class Replays:
 
     async def aclose(self) -> None:
         """Stop; whoever waits is told so."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         if self._forget is not None:
             self._forget.cancel()
 

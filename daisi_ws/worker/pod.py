@@ -17,6 +17,7 @@ from daisi_ws.adapters.nats_login import BadLogin
 from daisi_ws.adapters.nats_stream import StreamMissing
 from daisi_ws.app.drain import Drain
 from daisi_ws.app.ingest import Reading
+from daisi_ws.app.waiting import wait_set
 from daisi_ws.config import Config
 from daisi_ws.domain.deadlines import QUICK_STOP_SECONDS
 from daisi_ws.domain.errors import Unavailable
@@ -29,7 +30,7 @@ from daisi_ws.worker.life import Life
 from daisi_ws.worker.live import LiveConfig
 from daisi_ws.worker.parts import Parts
 from daisi_ws.worker.resources import Resources
-from daisi_ws.worker.tasks import Tasks, retrying, wait_set
+from daisi_ws.worker.tasks import Tasks, retrying
 
 SUCCESSOR_SECONDS: Final = 3.0
 """A pod accepts connections once it is ready, or after this long, to say why it is not."""

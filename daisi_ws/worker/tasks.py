@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.worker.boot import BootFailure
 
@@ -36,10 +37,8 @@ class Tasks:
 
     async def cancel(self, *names: str) -> None:
         """End tasks by name, or all of them, and wait until they have."""
-        chosen = [self._tasks[n] for n in names or tuple(self._tasks) if n in self._tasks]
-        for task in chosen:
-            task.cancel()
-        await asyncio.gather(*chosen, return_exceptions=True)
+        chosen = names or tuple(self._tasks)
+        await end_tasks(*(self._tasks[name] for name in chosen if name in self._tasks))
 
     def _done(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -66,12 +65,3 @@ async def retrying(work: Callable[[], Awaitable[T]], what: str) -> T:
                 said = str(problem)
                 log.warning("waiting", to=what, problem=said)
             await asyncio.sleep(RETRY_SECONDS)
-
-
-async def wait_set(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event, at most so long; tell whether it is set."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True

@@ -298,3 +298,18 @@ async def test_close_tells_who_waits_and_nobody_else(fresh_redis: RedisServer) -
             await link.call("GET", "x")
         assert not link.up
     assert told == []
+
+
+async def test_a_link_ends_that_is_being_connected(redis_server: RedisServer) -> None:
+    """Also when Redis, frozen until then, answers at the same moment: the library forgets that it
+    was cancelled, one time in twenty."""
+    for turns in range(60):
+        async with unconnected(redis_server.url) as link, asyncio.timeout(DEADLINE):
+            redis_server.pause()
+            link.start()
+            await asyncio.sleep(0.01)
+            redis_server.resume()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await link.aclose()
+        assert not link.up

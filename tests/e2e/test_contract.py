@@ -726,6 +726,9 @@ async def test_nobody_gets_in_without_redis(running: Gateway, name: str) -> None
     port = running.host.http_port
     tab = await running.user("acme", "bot", name)
     headers = user_headers(running.keys, running.keys.user_token("acme", "bot", f"{name}-b"))
+    async with running.feed() as feed:
+        # The first event of all makes a reader, for which Redis is needed.
+        await tab.got(await feed.put("websocket.acme.bot.chats"))
     running.servers.redis.pause()
     try:
         response = await refusal(port, "/ws/acme/bot", headers)

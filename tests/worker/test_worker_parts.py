@@ -11,7 +11,7 @@ from daisi_ws.domain.errors import Unavailable
 from daisi_ws.metrics import Tally
 from daisi_ws.worker.address import advertised_host, host_port
 from daisi_ws.worker.figures import figures
-from daisi_ws.worker.tasks import Tasks, retrying, wait_set
+from daisi_ws.worker.tasks import Tasks, retrying
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,3 @@ async def test_retrying_ends_when_the_server_answers() -> None:
         return answer
 
     assert await retrying(work, "work") == 7
-
-
-async def test_wait_set_is_bounded() -> None:
-    """It tells whether the event came in time."""
-    event = asyncio.Event()
-    assert not await wait_set(event, 0.01)
-    event.set()
-    assert await wait_set(event, 0.01)
