@@ -10,6 +10,7 @@ import asyncio
 import base64
 import os
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
@@ -190,7 +191,9 @@ class Client(asyncio.Protocol):
         frame = _frame.decode(body)
         if frame.type == "ready":
             self.ready = frame
-            if self._hello:
+            if self._hello and b"permessage-deflate" in self._head:
+                self._send(0xC1, deflated(self._hello))
+            elif self._hello:
                 self._send(0x81, self._hello)
             else:
                 self._open(now)
@@ -224,6 +227,12 @@ def client_frame(first: int, body: bytes) -> bytes:
         bytes((first, 0x80 | size)) if size < 126 else bytes((first, 0xFE, size >> 8, size & 255))
     )
     return head + b"\0\0\0\0" + body
+
+
+def deflated(body: bytes) -> bytes:
+    """Return a message compressed for itself (RFC 7692 section 7.2.1)."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return (packer.compress(body) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 async def open_client(make: Callable[[], Client], host: str, port: int, timeout: float) -> Client:

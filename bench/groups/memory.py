@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+import msgspec
+
 from bench.orders import Idle, Idled, Who
 from bench.running import Bench, Stage
 from bench.targets import Layout
 
 NAME: Final = "memory"
-DEFLATE: Final = {"DAISI_WS_APP_WEBSOCKET_COMPRESSION_MODE": "shared"}
+OFFER: Final = "Sec-WebSocket-Extensions: permessage-deflate"
+DEFLATE: Final = {"DAISI_WS_APP_WEBSOCKET_COMPRESSION_MODE": "no_context_takeover"}
 _PER_AGENT: Final = 10
 _SETTLE_SECONDS: Final = 2.0
 
@@ -29,16 +32,17 @@ async def measure(bench: Bench) -> None:
         try:
             async with bench.stages(layouts, floor=False) as stages:
                 for stage in stages:
-                    await _grow(bench, stage, f"{stage.name} deflate")
+                    await _grow(bench, stage, f"{stage.name} deflate", deflate=True)
         finally:
             bench.settings.versions = plain
 
 
-async def _grow(bench: Bench, stage: Stage, variant: str) -> None:
+async def _grow(bench: Bench, stage: Stage, variant: str, *, deflate: bool = False) -> None:
     before = await _pss(stage)
     connected = 0
     for size in sorted(bench.settings.memory_sizes):
-        await stage.connect(idle_clients(stage, connected, size))
+        clients = idle_clients(stage, connected, size)
+        await stage.connect([offering(who) for who in clients] if deflate else clients)
         connected = size
         kib = (await _pss(stage) - before) / size / 1024
         bench.results.add(NAME, f"{size} idle", variant, pss_kib=kib)
@@ -57,6 +61,13 @@ def idle_clients(stage: Stage, start: int, end: int) -> list[Who]:
         )
         for number in range(start, end)
     ]
+
+
+def offering(who: Who) -> Who:
+    """Return a client that offers compression and sends one compressed message, as a browser
+    does when a chat is selected."""
+    offer = who.head.replace("\r\n\r\n", f"\r\n{OFFER}\r\n\r\n")
+    return msgspec.structs.replace(who, head=offer, chat="chat-1")
 
 
 async def _pss(stage: Stage) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
 from typing import Final
 
@@ -185,6 +186,8 @@ class Reader:
             if message.data.code == CloseReason.MESSAGE_TOO_BIG.code:
                 self._over("message_size")
             return _REASONS.get(message.data.code, CloseReason.PROTOCOL_ERROR)
+        if message.type is WSMsgType.ERROR and isinstance(message.data, zlib.error):
+            return CloseReason.INVALID_DATA
         if self._guard.violation is not None:
             if self._guard.violation is CloseReason.RATE_LIMITED:
                 self._over("frames")

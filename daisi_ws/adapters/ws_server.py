@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
 from daisi_ws.adapters.http_answers import SERVER_NAME
 from daisi_ws.adapters.http_limits import Limits
@@ -32,21 +35,41 @@ from daisi_ws.metrics import Metrics
 log = structlog.get_logger()
 
 
+NO_CONTEXT_TAKEOVER: Final = (
+    "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+)
+"""Each message is compressed for itself (RFC 7692 section 7.1.1). A client that did not offer so
+has to take it all the same."""
+
+
 class Upgrade(web.WebSocketResponse):
     """aiohttp's handshake and incoming half; every outgoing frame goes through the sink.
 
-    :param max_message_bytes: of one message from the client, all fragments together.
+    :param max_message_bytes: of one message from the client, all fragments together, and also when
+        it is uncompressed.
+    :param deflate: agree to permessage-deflate, if the client offers it with the whole window.
     """
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, *, deflate: bool) -> None:
         super().__init__(
             protocols=(SUBPROTOCOL,),
             autoping=False,
             autoclose=False,
-            compress=False,
+            compress=deflate,
             # The library refuses a message of exactly its limit, and takes 0 for none.
             max_msg_size=max_message_bytes and max_message_bytes + 1,
         )
+
+    def _handshake(
+        self, request: web.BaseRequest
+    ) -> tuple[CIMultiDict[str], str | None, int, bool]:
+        headers, protocol, window_bits, _ = super()._handshake(request)
+        if window_bits == zlib.MAX_WBITS:
+            headers[hdrs.SEC_WEBSOCKET_EXTENSIONS] = NO_CONTEXT_TAKEOVER
+        else:
+            headers.pop(hdrs.SEC_WEBSOCKET_EXTENSIONS, None)
+            window_bits = 0
+        return headers, protocol, window_bits, True
 
     async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
         """Do nothing: the library calls it where the sink sends the one close frame."""
@@ -108,9 +131,6 @@ class WebSocketServer:
         self._tasks: set[asyncio.Task[object]] = set()
         self._connections: set[Connection] = set()
         self._closing = False
-        mode = settings().compression_mode
-        if mode != "disabled":
-            log.warning("compression is not offered to clients", configured=mode)
 
     async def serve(
         self,
@@ -127,7 +147,9 @@ class WebSocketServer:
         :raises Refusal: it was not admitted.
         :raises ConnectionError: it left before it was upgraded.
         """
-        socket = Upgrade(self._settings().max_message_bytes)
+        settings = self._settings()
+        deflate = settings.compression_mode != "disabled"
+        socket = Upgrade(settings.max_message_bytes, deflate=deflate)
         if not socket.can_prepare(request):
             raise BadRequest("malformed WebSocket handshake", reason="bad_handshake")
         task = asyncio.current_task()
@@ -215,6 +237,7 @@ class WebSocketServer:
             limits=self._limits,
         )
         guard.connection = connection
+        connection.deflated = bool(socket.compress)
         protocol.on_writable = partial(self._writable, connection)
         if self._closing:
             connection.close(CloseReason.GOING_AWAY)

@@ -40,6 +40,7 @@ class Connection:
 
     :param queue: called once per loop turn in which frames were offered, to be flushed.
     :param may_write: tells whether the session is known to be ours still.
+    :ivar deflated: the client takes compressed messages.
     :ivar look_at: when the heart has to look at it again, monotonic seconds; 0 for at once.
     """
 
@@ -54,6 +55,7 @@ class Connection:
         "chat",
         "connection_id",
         "counted",
+        "deflated",
         "dropped",
         "interests",
         "last_seen",
@@ -98,6 +100,7 @@ class Connection:
         self.on_close: Callable[[CloseReason], None] | None = None
         self.behind_since: float | None = None
         self.leaving = False
+        self.deflated = False
         self.last_seen = 0.0
         self.opened_at = 0.0
         self.look_at = 0.0

@@ -27,7 +27,7 @@ from daisi_ws.domain.packets import Item
 from daisi_ws.domain.streams import Point, is_older
 from daisi_ws.domain.subjects import Address
 from daisi_ws.domain.tracing import TRACEPARENT, parted
-from daisi_ws.domain.wire import text_frame
+from daisi_ws.domain.wire import Deflater, text_frame
 from daisi_ws.metrics import Metrics
 
 STALE: Final = -1
@@ -65,6 +65,7 @@ class Delivery:
         self._recent: OrderedDict[int, None] = OrderedDict()
         self._ahead: dict[tuple[Connection, str], int] = {}
         self._doubles = Doubles(clock)
+        self._deflater = Deflater()
         self._on_accepted: list[Callable[[], None]] = []
         self._open = asyncio.Event()
         self._open.set()
@@ -232,12 +233,16 @@ class Delivery:
         wanting = self._hub.match(address)
         if not wanting:
             return 0
-        frame = text_frame(text)
+        frame, deflated = text_frame(text), b""
         count = 0
         for connection in wanting:
             if self._ahead and self._comes_late(connection, subject, seq):
                 continue
-            connection.offer(seq, frame)
+            if connection.deflated:
+                deflated = deflated or self._deflater.text_frame(text)
+                connection.offer(seq, deflated)
+            else:
+                connection.offer(seq, frame)
             count += 1
         self._tally.delivered += count
         self._timings.append((stored_ns, count))

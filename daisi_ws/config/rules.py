@@ -99,6 +99,15 @@ def _proxy_protocol(config: Config) -> Wrong:
     )
 
 
+def _compression(config: Config) -> Wrong:
+    if config.app.websocket_compression_mode == "disabled" or config.server.max_message_bytes:
+        return None
+    return (
+        "compression is on, and 0 is no limit on what a small message may unpack to",
+        "a limit, such as 65536, or app.websocket_compression_mode: disabled",
+    )
+
+
 def _nats_url(config: Config) -> Wrong:
     url = config.nats.url
     if all(is_nats_url(server.strip()) for server in url.split(",")):
@@ -163,6 +172,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (_uses("server.allowed_origins"), _origins),
     (_uses("server.trusted_proxies", "server.proxy_protocol"), _trusted_proxies),
     (_uses("server.proxy_protocol", "server.http_tls.enabled"), _proxy_protocol),
+    (_uses("server.max_message_bytes", "app.websocket_compression_mode"), _compression),
     (_uses("nats.url"), _nats_url),
     (
         _uses(

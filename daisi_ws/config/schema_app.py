@@ -116,8 +116,12 @@ class App(Section, frozen=True, kw_only=True):
         milliseconds("A client that stays slow for this long is closed with 1013.", 1, 3_600_000),
     ] = 30_000
     websocket_compression_mode: Annotated[
-        Literal["disabled"],
-        Key("Compression of messages to clients (permessage-deflate); none is offered."),
+        Literal["disabled", "no_context_takeover"],
+        Key(
+            "Compression (permessage-deflate) for new clients that offer it. no_context_takeover: "
+            "each event of some length is compressed once, whoever gets it.",
+            hot=True,
+        ),
     ] = "disabled"
     nats_max_ack_pending: Annotated[
         int,

@@ -16,7 +16,7 @@ class CloseReason(Enum):
     GOING_AWAY = (1001, "server going away, reconnect", True)
     MOVED = (1001, "server going away, moved to a newer connection", True)
     PROTOCOL_ERROR = (1002, "protocol error", False)
-    INVALID_DATA = (1007, "text frame is not valid UTF-8", False)
+    INVALID_DATA = (1007, "message is not valid UTF-8, or cannot be unpacked", False)
     MESSAGE_TOO_BIG = (1009, "message too big", False)
     INTERNAL_ERROR = (1011, "internal error", True)
     PONG_TIMEOUT = (1011, "no sign of life", True)

@@ -6,9 +6,14 @@ parsed by the library; only what it is lenient about (masking) is checked here.
 
 from __future__ import annotations
 
+import zlib
 from typing import Final
 
+DEFLATE_FROM_BYTES: Final = 256
+"""Shorter payloads are sent as they are: little is saved, at the price of a longer one."""
+
 _TEXT: Final = 0x81
+_DEFLATED_TEXT: Final = 0xC1
 _CLOSE: Final = 0x88
 _PING: Final = 0x89
 _PONG: Final = 0x8A
@@ -20,6 +25,27 @@ _MASK_SIZE: Final = 4
 def text_frame(payload: bytes) -> bytes:
     """Return one final, unmasked text frame (RFC 6455 section 5.2)."""
     return _header(_TEXT, len(payload)) + payload
+
+
+class Deflater:
+    """Compresses messages, each for itself: any client may get any of them, in any order.
+
+    Source: RFC 7692 (permessage-deflate), sections 7.1.1.1 and 7.2.1.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self) -> None:
+        # One for all messages: making it anew costs more than a short message's compression.
+        self._stream = zlib.compressobj(level=1, wbits=-zlib.MAX_WBITS)
+
+    def text_frame(self, payload: bytes) -> bytes:
+        """Return one final, unmasked text frame, compressed unless the payload is short."""
+        if len(payload) < DEFLATE_FROM_BYTES:
+            return text_frame(payload)
+        # A full flush also forgets what was compressed before; its last four bytes stay away.
+        packed = self._stream.compress(payload) + self._stream.flush(zlib.Z_FULL_FLUSH)
+        return _header(_DEFLATED_TEXT, len(packed) - 4) + packed[:-4]
 
 
 def ping_frame(payload: bytes = b"") -> bytes:

@@ -413,3 +413,22 @@ async def test_nobody_is_closed_before_everybody_is_written() -> None:
         at.accept(seq)
     assert at.sink.closed == [CloseReason.TOO_SLOW]
     assert written == [BLOCKED_FACTOR + 1]
+
+
+async def test_an_event_is_compressed_once_for_all_who_take_it(at: Setting) -> None:
+    """The others get it as it is."""
+    others = [Made(f"c{number}") for number in (2, 3)]
+    for made in others:
+        made.connection._queue = at.delivery.queue
+        made.connection.deflated = True
+        at.hub.join(made.connection)
+        at.hub.add(made.connection, MINE)
+        made.open()
+        made.sink.written.clear()
+    at.sink.written.clear()
+    at.delivery.accept(1, STREAM, 1, [item(1, size=1000)])
+    at.delivery.flush()
+    plain, first, second = (sink.written for sink in (at.sink, *(m.sink for m in others)))
+    assert len(plain[0]) > 1000
+    assert len(first[0]) < 200
+    assert first[0] is second[0]

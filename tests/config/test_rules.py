@@ -127,6 +127,13 @@ def test_one_mistake_is_one_problem() -> None:
         ({"server__metrics_port": 8080}, "server.metrics_port"),
         ({"server__metrics_port": 50_052, "server__workers": 1}, "server.metrics_port"),
         ({"server__advertise_host": "0.0.0.0"}, "server.advertise_host"),
+        (
+            {
+                "app__websocket_compression_mode": "no_context_takeover",
+                "server__max_message_bytes": 0,
+            },
+            "server.max_message_bytes",
+        ),
         ({"nats__url": "http://h"}, "nats.url"),
         ({"nats__url": "nats://a:1,nope"}, "nats.url"),
         ({"nats__url": "nats://a:99999"}, "nats.url"),
@@ -173,6 +180,8 @@ def test_contradictions_are_found(values: dict[str, object], key: str) -> None:
         {"redis__address": "rediss+sentinel://u:p@h:1,[::1]:2/main/3", "redis__db": 3},
         {"redis__address": "redis://h/2", "redis__db": 2},
         {"app__websocket_backpressure_drop_policy": "block"},
+        {"app__websocket_compression_mode": "no_context_takeover"},
+        {"server__max_message_bytes": 0},
     ],
 )
 def test_what_goes_together_is_let_through(values: dict[str, object]) -> None:
