@@ -195,6 +195,9 @@ class Admission:
 
     async def _subscribe(self, connection: Connection) -> Point:
         if not connection.principal.subject:
+            if not self._delivery.stream:
+                problem = "this pod does not know the stream yet; try again in a moment"
+                raise SubscriptionFailure("not admitted", details=problem)
             return self._delivery.point
         return await self._interests.want(connection, connection.principal.subject)
 

@@ -278,16 +278,17 @@ class Interests:
         """Return from where the next reader will read; None if that is not known now.
 
         Redis was emptied, and does not name yet who reads. Or NATS is away: the last reader may
-        have handed on, and acknowledged, more than this pod has seen, which may have seen nothing
-        at all yet.
+        have handed on, and acknowledged, more than this pod has seen. A pod that has just been
+        started may not even know what stream there is.
 
         :param last: the reader that Redis names and that reads no more.
         """
+        if not self._delivery.stream:
+            return None
         try:
             unread_after, somebody_reads = await self._ingest.unread_after()
         except Unavailable:
-            is_new = self._delivery.stream and not self._delivery.mark
-            return self._delivery.point if is_new else None
+            return None if self._delivery.mark else self._delivery.point
         if somebody_reads and last is None:
             return None
         return Point(self._delivery.stream, max(unread_after, self._delivery.mark))

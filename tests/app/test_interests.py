@@ -10,6 +10,8 @@ import pytest
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
+from daisi_ws.app.ports import ReaderRecord
+from daisi_ws.domain import principal
 from daisi_ws.domain.errors import (
     InternalServerError,
     SubscriptionFailure,
@@ -17,6 +19,7 @@ from daisi_ws.domain.errors import (
 )
 from daisi_ws.domain.subjects import chats
 from daisi_ws.embedded import NatsServer, RedisServer
+from tests.app.connections import FOREVER
 from tests.app.pods import InProcessPod, pod, publish, roles, until
 
 CHATS_KEY = "route:acme:bot:chats"
@@ -187,14 +190,37 @@ async def test_without_nats_clients_are_admitted(redis_url: str, fresh_nats: Nat
             await client.close()
 
 
-@pytest.mark.parametrize("bound", [True, False])
+async def test_a_pod_that_does_not_know_the_stream_yet_tells_nobody_ready(
+    pods: list[InProcessPod], nats: NatsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is started while nobody reads, and Redis answers before NATS: a position would be in no
+    stream."""
+    pod = pods[0]
+    stream, pod.parts.delivery.stream = pod.parts.delivery.stream, ""
+    looks, read = 0, pod.parts.pods.reader
+
+    async def look() -> ReaderRecord | None:
+        nonlocal looks
+        looks += 1
+        return await read()
+
+    monkeypatch.setattr(pod.parts.pods, "reader", look)
+    joining = asyncio.create_task(pod.user("ann"))
+    await until(lambda: looks > 2)
+    assert not joining.done()
+    blind = principal.admin("root", FOREVER, "acme", company_restriction="umbrella")
+    with pytest.raises(SubscriptionFailure, match="not admitted"):
+        await pod.parts.admission.admit(blind, "request")
+    pod.parts.delivery.start_at(stream, 0)
+    async with asyncio.timeout(10):
+        tab = await joining
+    assert tab.connection.position.stream == stream
+    seq = await publish(nats)
+    await until(lambda: tab.seqs() == [seq])
+
+
 async def test_without_nats_and_reader_nobody_is_told_ready(
-    pods: list[InProcessPod],
-    nats: NatsClient,
-    redis: Redis,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    bound: bool,
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last reader may have acknowledged more than this pod has seen: it waits for NATS."""
     reader, other = await roles(pods, nats)
@@ -207,8 +233,6 @@ async def test_without_nats_and_reader_nobody_is_told_ready(
     await reader.tasks.cancel()
     await redis.delete("reader:wa_stream")
     assert other.parts.delivery.mark < last
-    if not bound:
-        other.parts.delivery.stream, other.parts.delivery.mark = "", 0
     asked, ask = 0, other.parts.ingest.unread_after
 
     async def away() -> tuple[int, bool]:
