@@ -209,7 +209,7 @@ class Delivery:
         return min((floor for floor in floors if floor is not None), default=None)
 
     def on_accepted(self, callback: Callable[[], None]) -> None:
-        """Call back when what was withheld may have been accepted."""
+        """Call back when what was withheld may have been accepted, or this pod is sure again."""
         self._on_accepted.append(callback)
 
     def _is_new(self, seq: int, epoch: int) -> bool:
@@ -368,13 +368,16 @@ class Delivery:
 
     def trust(self, now: float) -> None:
         """Say that the loop turns and the sessions are known to be ours; several times a second."""
-        self._trusted_at = now
+        was_trusted, self._trusted_at = self.may_write(), now
+        # A pause too short to be noticed by its tick may have kept a flush from writing, and the
+        # reader from going on.
         if self._dirty:
-            # A pause too short to be noticed by its tick may have kept a flush from writing.
             self._schedule()
+        if not was_trusted:
+            self._tell_accepted()
 
     def hold(self) -> None:
-        """Write nothing until :meth:`release`: the sessions may be somebody else's by now."""
+        """Be sure of nothing until :meth:`release`, and accept nothing."""
         self._released.clear()
         self._turn_gate()
 
@@ -386,7 +389,10 @@ class Delivery:
         self._turn_gate()
 
     def may_write(self) -> bool:
-        """Tell whether the sessions are known to be ours, so that their sockets may be written."""
+        """Tell whether the sessions, and the reading, are known to be ours.
+
+        Only then sockets may be written, and events be handed on and acknowledged.
+        """
         return self._released.is_set() and self._clock() - self._trusted_at <= PAUSE_SECONDS
 
     def _turn_gate(self) -> None:

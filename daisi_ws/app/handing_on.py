@@ -70,7 +70,6 @@ class HandingOn:
         self._fetching: asyncio.Task[None] | None = None
         self._reading_routes = False
         self._scheduled = False
-        self._held = False
         self._record: ReaderRecord | None = None
         self.position = 0
         peers.on_change(self._schedule)
@@ -103,12 +102,6 @@ class HandingOn:
         self._router.forget(list(interests))
         self._known.clear()
 
-    def hold(self, held: bool) -> None:
-        """Hand on nothing, or go on."""
-        self._held = held
-        if not held:
-            self._schedule()
-
     def withhold_nothing(self) -> None:
         """From now wait for no client's room: whoever has an event has it in an outbox."""
         self._withhold = 0
@@ -127,15 +120,19 @@ class HandingOn:
         self._peers.forget()
 
     def turn(self) -> None:
-        """Hand on all that can be, in order, then acknowledge all that is accepted."""
+        """Hand on all that can be, in order, then acknowledge all that is accepted.
+
+        Neither is done by a process that stood still, until it has made sure: another pod may read
+        by now, and have promised what these events were not routed to.
+        """
         self._scheduled = False
         record = self._record
-        if record is None:
+        if record is None or not self._delivery.may_write():
             return
         local: list[Item] = []
         waiting, room = self._waiting, TURN_BYTES
         last, more = len(waiting) - TURN_EVENTS, False
-        ready = not (self._held or self._reading_routes) and self._delivery.is_open
+        ready = not self._reading_routes and self._delivery.is_open
         while ready and waiting and self._peers.has_room():
             message = waiting[0]
             if message.seq <= self.position and not self._shared:

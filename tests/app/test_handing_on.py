@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from daisi_ws.app.connection import BACKLOG_BYTES
-from daisi_ws.app.delivery import Delivery
+from daisi_ws.app.delivery import PAUSE_SECONDS, Delivery
 from daisi_ws.app.handing_on import TURN_BYTES, TURN_EVENTS, HandingOn
 from daisi_ws.app.hub import Hub
 from daisi_ws.app.ports import Peers, ReaderRecord, Received, Stream
@@ -92,7 +92,8 @@ class Reader:
     def __init__(self, withhold: int) -> None:
         self.stream, self.peers, metrics = FakeStream(), FakePeers(), Metrics()
         hub = Hub()
-        self.delivery = Delivery(hub, metrics)
+        self.now = 0.0
+        self.delivery = Delivery(hub, metrics, lambda: self.now)
         self.made = Made(max_count=2, policy="block")
         self.made.connection._queue = self.delivery.queue
         hub.join(self.made.connection)
@@ -173,6 +174,22 @@ async def test_on_leaving_no_room_is_waited_for() -> None:
     reader.events.turn()
     assert reader.stream.acked[-1] == 4
     assert not reader.events
+
+
+async def test_a_process_that_stood_still_hands_on_and_acknowledges_nothing() -> None:
+    """Neither what waits, nor what a peer has taken since; when it is sure it goes on by itself."""
+    reader = Reader(withhold=0)
+    reader.peers.untaken = 1
+    reader.read(1)
+    reader.now += PAUSE_SECONDS + 0.1
+    reader.peers.untaken = None
+    reader.read(2)
+    assert (reader.peers.pushed, reader.stream.acked) == ([1], [])
+    reader.delivery.trust(reader.now)
+    async with asyncio.timeout(5):
+        while not reader.stream.acked:
+            await asyncio.sleep(0)
+    assert (reader.peers.pushed, reader.stream.acked) == ([1, 2], [2])
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ async def test_what_the_last_reader_left_is_read_again(
     """Events it had taken and nobody accepted are delivered by the next reader, in order."""
     reader, other = await roles(pods, nats)
     tab = await other.user("bob")
-    reader.parts.ingest.hold(True)
+    reader.parts.delivery.hold()
     left = [await publish(nats) for _ in range(5)]
     await until(lambda: reader.parts.stream.lag == 0 and reader.parts.ingest.received >= 5)
     await reader.parts.stream.resign()
@@ -104,7 +104,7 @@ async def test_what_the_last_reader_was_given_precedes_what_is_new(
     """One message of it comes again and pins the next reader: the rest is not waited for."""
     reader, other = await roles(pods, nats)
     tab = await other.user("bob")
-    reader.parts.ingest.hold(True)
+    reader.parts.delivery.hold()
     left = [await publish(nats) for _ in range(5)]
     await until(lambda: reader.parts.ingest.received >= 6)
     await reader.parts.stream.resign()
@@ -124,12 +124,12 @@ async def test_a_reader_refused_while_it_reads_routes_reads_again(
         first = await publish(nats)
         await until(lambda: tab.seqs() == [first])
         ingest = only.parts.ingest
-        ingest.hold(True)
+        only.parts.delivery.hold()
         known, unknown = await publish(nats), await publish(nats, agent="acme.unknown")
         await until(lambda: ingest.received >= 3)
         assert unknown > known
         only.parts.delivery.fence(only.parts.delivery.epoch + 1)
-        ingest.hold(False)
+        only.parts.delivery.release()
         await until(lambda: ingest.state is not Reading.READER)
         last = await publish(nats)
         await until(lambda: tab.seqs() == [first, known, last])
@@ -148,11 +148,11 @@ async def test_an_event_that_cannot_be_handed_on_stops_nothing(
         count(address)
 
     monkeypatch.setattr(reader.parts.ingest._events, "_count", fail)
-    reader.parts.ingest.hold(True)
+    reader.parts.delivery.hold()
     before, odd = await publish(nats), await publish(nats, agent="acme.odd")
     after = await publish(nats)
     await until(lambda: reader.parts.ingest.received >= 4)
-    reader.parts.ingest.hold(False)
+    reader.parts.delivery.release()
     await until(lambda: tab.seqs() == [before, after])
     async with asyncio.timeout(5):
         while await reader.parts.stream.ack_floor() < after:
