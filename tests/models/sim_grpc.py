@@ -70,8 +70,8 @@ class Call:
         self._send(lambda server: server.feed(None))
 
     def cancel(self) -> None:
-        """End it."""
-        if not self._ended:
+        """End it; a process that was killed says nothing of it."""
+        if not self._ended and self._half.process.alive:
             self._ended = True
             self._network.calls.discard(self)
             self._send(lambda server: server.cancel())
@@ -124,6 +124,8 @@ class Call:
 
     def _deliver(self, what: Callable[[], None]) -> None:
         caller, callee = self.ends
+        if not caller.alive:
+            return
         if not callee.alive:
             self._network.universe.send(f"answers {callee.name}>{caller.name}", self.fail)
         elif not self._network.is_cut(caller, callee):

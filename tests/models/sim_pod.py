@@ -22,7 +22,7 @@ from daisi_ws.app.inbound import Inbound
 from daisi_ws.app.ingest import Ingest
 from daisi_ws.app.interests import Interests
 from daisi_ws.app.membership import Membership
-from daisi_ws.app.ports import Acquired, Held, PodRecord, Position
+from daisi_ws.app.ports import PodRecord, Position
 from daisi_ws.app.pulse import Pulse
 from daisi_ws.app.renew import Renewal
 from daisi_ws.app.replay import Replays
@@ -45,19 +45,6 @@ if TYPE_CHECKING:
 STREAM = "wa_stream"
 CONFIG: Config = testing_config()
 SETTINGS = PeerSettings(idle_timeout=1e9, health_interval=1e9)
-
-
-class SeenLocks(LocksRedis):
-    """Locks that tell the world who got which number."""
-
-    world: World
-
-    async def take(self, key: str, holder: str, owner: str, ttl_seconds: float) -> Acquired | Held:
-        """See :meth:`Locks.take`."""
-        result = await super().take(key, holder, owner, ttl_seconds)
-        if isinstance(result, Acquired):
-            self.world.numbered(key, owner, result.fence)
-        return result
 
 
 class Tab:
@@ -130,8 +117,7 @@ class SimPod:
         self.routes = RoutesRedis(
             self.link, self.pod_id, STREAM, lambda: CONFIG.app.route_ttl_seconds, False
         )
-        self.locks = SeenLocks(self.link)
-        self.locks.world = world
+        self.locks = LocksRedis(self.link)
         self.kills = KillsRedis(self.link)
         self.stream = Consumer(world.universe, world.nats, self.process)
         self.router = Router(self.routes, self.pod_id, self.metrics.tally)

@@ -77,6 +77,10 @@ class RedisServer:
         self._expires: dict[bytes, float] = {}
         self._scripts: dict[bytes, bytes] = {}
         self.clients: set[Client] = set()
+        self.skew = 0.0
+        """Seconds that somebody has set the clock forward, or back, that scripts ask for."""
+        self.on_set: Callable[[bytes, bytes], None] = lambda *_: None
+        """An onlooker, told each text that is stored."""
 
     def execute(self, client: Client, *command: object) -> Reply:
         """Do a command; errors are returned, not raised."""
@@ -184,7 +188,7 @@ class RedisServer:
                 at = self._expires.get(key)
                 return -1 if at is None else int((at - self._clock()) * 1000)
             case "TIME", []:
-                now = self._clock()
+                now = self._clock() + self.skew
                 return [b"%d" % now, b"%d" % (now % 1 * 1_000_000)]
         raise AssertionError(f"the simulated Redis does not know {word} {args}")
 
@@ -205,6 +209,7 @@ class RedisServer:
         if (b"NX" in words and key in self._data) or (b"XX" in words and key not in self._data):
             return None
         self._data[key] = value
+        self.on_set(key, value)
         if b"PX" in words:
             self._expires[key] = self._clock() + float(options[words.index(b"PX") + 1]) / 1000
         elif b"KEEPTTL" not in words:

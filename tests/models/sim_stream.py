@@ -223,7 +223,8 @@ class Consumer:
             await asyncio.sleep(PRIORITY_TIMEOUT * 0.3 if self._pin else PULL_EXPIRY / 2)
 
     def _up(self, what: Callable[[], None]) -> None:
-        self._universe.send(f"{self.process.name}>nats", what)
+        if self.process.alive:
+            self._universe.send(f"{self.process.name}>nats", what)
 
     async def _ask(self, question: Callable[[], _T]) -> _T:
         answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()

@@ -44,11 +44,12 @@ class World:
         self.pods: list[SimPod] = []
         self.tabs: list[Tab] = []
         self.wrong: list[str] = []
-        self._numbers: dict[tuple[str, int], str] = {}
+        self._numbers: dict[bytes, tuple[int, str]] = {}
         self._moment = 0
         self._made = 0
         self._flushed_at = -1e9
         self._woken_at: dict[str, float] = {}
+        self.redis.server.on_set = self._stored
 
     # -- what happens -----------------------------------------------------------------------------
 
@@ -114,11 +115,15 @@ class World:
 
     # -- what is seen -----------------------------------------------------------------------------
 
-    def numbered(self, key: str, owner: str, fence: int) -> None:
-        """Somebody got a lock: a number is one owner's for ever."""
-        first = self._numbers.setdefault((key, fence), owner)
-        if first != owner:
-            self.wrong.append(f"number {fence} of {key} is {first}'s and {owner}'s")
+    def _stored(self, key: bytes, value: bytes) -> None:
+        """Something was written to Redis: each new owner of a lock has a higher number."""
+        if not key.startswith(b"fence:"):
+            return
+        text, _, owner = value.decode().partition(" ")
+        number, (newest, last) = int(text), self._numbers.get(key, (0, ""))
+        if number < newest or (number == newest and owner not in ("", last)):
+            self.wrong.append(f"{key!r} is {value!r} after {last!r} had {newest}")
+        self._numbers[key] = (number, owner or last)
 
     def arrived(self, tab: Tab, message: dict[str, Any]) -> None:
         """Something was written to a client's socket."""
