@@ -154,7 +154,7 @@ class PeersGrpc:
         self._changed()
 
     def revive(self, pod_id: str) -> None:
-        """Close a peer's breaker, it is known to be alive: what waits is sent at once."""
+        """See :meth:`Peers.revive`."""
         if link := self._links.get(pod_id):
             link.revive()
 

@@ -259,6 +259,9 @@ class Peers(Protocol):
     def drop(self, pod_id: str) -> None:
         """Forget a pod that has no lease any more, and what waits for it."""
 
+    def revive(self, pod_id: str) -> None:
+        """Send what waits for a pod at once, whatever its breaker says: it is known to be alive."""
+
     def pending(self) -> list[str]:
         """Return the pods that have not taken everything."""
 

@@ -35,8 +35,8 @@ def roles(on: World, others: int = 1) -> list[SimPod]:
     on.universe.run(0.5)
     on.publish(NOBODYS)
     on.universe.run(0.5)
-    pods = sorted(on.pods, key=lambda p: p.ingest.state is not Reading.READER)
-    assert pods[0].ingest.state is Reading.READER
+    pods = sorted(on.pods, key=lambda p: p.reading is not Reading.READER)
+    assert pods[0].reading is Reading.READER
     return pods
 
 
@@ -62,7 +62,7 @@ def taking_over(on: World, pods: list[SimPod]) -> SimPod:
     for _ in range(50):
         on.publish(NOBODYS)  # nobody is pinned without an event
         for pod in pods:
-            if pod.ingest.state is Reading.TAKING_OVER:
+            if pod.reading is Reading.TAKING_OVER:
                 return pod
         on.universe.run(0.1)
     raise AssertionError("nobody takes the reading over")

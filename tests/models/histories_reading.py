@@ -73,7 +73,7 @@ def _succeeded(
     on.universe.slow[f"grpc {new.pod_id}>{chooser.pod_id}"] = 3.0
     on.choose(tabs[chooser], 0)
     on.universe.run(0.7)
-    assert new.ingest.state is Reading.READER
+    assert new.reading is Reading.READER
     assert THREADS[0] in tabs[chooser].since
     return was, new
 
@@ -121,7 +121,7 @@ def a_pod_that_was_given_up_is_pushed_to_before_it_knows(on: World) -> None:
     on.connect(pods[1], BOB)
     on.connect(pods[0], ROOT)
     on.flow(0.5, 4)
-    pods.sort(key=lambda p: p.ingest.state is not Reading.READER)
+    pods.sort(key=lambda p: p.reading is not Reading.READER)
     pods.append(on.pods[0])
     for number in range(3):
         on.flow(0.0, 3)

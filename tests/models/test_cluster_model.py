@@ -186,7 +186,7 @@ class Cluster(RuleBasedStateMachine):
                 assert not self.world.wrong, self.world.wrong
 
     def _victim(self, data: st.DataObject, pods: list[SimPod], reader: bool) -> SimPod:
-        reading = [p for p in pods if p.joined and p.ingest.state is Reading.READER]
+        reading = [p for p in pods if p.joined and p.reading is Reading.READER]
         return data.draw(st.sampled_from(reading if reader and reading else pods))
 
     def _trim(self) -> None:
