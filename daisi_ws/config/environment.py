@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -135,7 +136,8 @@ def _read_secret(layer: Layer, field: Field, origin: str, path: Path) -> None:
             layer.refuse(field, origin, str(refused))
 
 
-def _by_variable() -> dict[str, Field]:
+@cache
+def _by_variable() -> Mapping[str, Field]:
     known = {field.environment: field for field in FIELDS.values()}
     for field in FIELDS.values():
         for alias in field.key.aliases:

@@ -1,11 +1,15 @@
 """From the bytes of a JetStream message to the text of an event frame: one JSON pass.
 
 The payload is validated with `row_data` left raw, and the outgoing text is spliced around the
-original bytes, so every field, known or not, reaches the client byte for byte.
+original bytes, so every field, known or not, reaches the client byte for byte. One thing is mended:
+half of a surrogate pair (`\\ud83d`), which publishers write where they cut a text within a
+character, is no character (RFC 8259 section 8.2) and would be no JSON to many parsers: it becomes
+U+FFFD.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
@@ -13,6 +17,11 @@ import msgspec
 from daisi_ws.domain.subjects import Address
 
 _OBJECT: Final = 0x7B  # {
+_ESCAPE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair
+    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half of one
+    rb"|\\."  # any other, so that an escaped backslash begins nothing
+)
 
 
 class NotAnEvent(Exception):
@@ -52,7 +61,7 @@ def event_text(address: Address, data: bytes, seq: int | None) -> bytes:
     :raises NotAnEvent: bad JSON, not UTF-8, a required field missing or of the wrong type, ids
         that contradict the subject.
     """
-    payload = _decode(data)
+    payload, data = _decode(data)
     _check_ids(address, payload)
     body = data.strip()
     if payload.event_type is not msgspec.UNSET and payload.event_type != address.event_type:
@@ -81,11 +90,16 @@ class _EventFrame(msgspec.Struct, gc=False):
 _frame = msgspec.json.Decoder(_EventFrame)
 
 
-def _decode(data: bytes) -> _Payload:
+def _decode(data: bytes) -> tuple[_Payload, bytes]:
+    """Return the payload and the bytes that it is in: these, or mended ones."""
     try:
         if not data.isascii():
             data.decode()
-        payload = _payload.decode(data)
+        try:
+            payload = _payload.decode(data)
+        except msgspec.DecodeError:
+            data = _ESCAPE.sub(_whole, data)
+            payload = _payload.decode(data)
     except UnicodeDecodeError as error:
         raise NotAnEvent("not_utf8", f"the payload must be UTF-8: {error}") from None
     except msgspec.ValidationError as error:
@@ -96,7 +110,11 @@ def _decode(data: bytes) -> _Payload:
         raise NotAnEvent("bad_field", "row_data must be an object")
     if not payload.event_id:
         raise NotAnEvent("bad_field", "event_id must not be empty")
-    return payload
+    return payload, data
+
+
+def _whole(escape: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if escape[1] else escape[0]
 
 
 def _check_ids(address: Address, payload: _Payload) -> None:

@@ -31,6 +31,8 @@ ROUTE_SECONDS: Final = 15.0
 """Routes that could not be removed are removed with the next renewal."""
 
 _LASTING: Final = re.compile(r"pods|reader:.*|reader_epoch:.*|incarnation")
+_NO_END: Final = -1
+"""What `TTL` says of a key that has none; -2 is one that has just come to its end."""
 _GAUGES: Final = (
     "dws_active_connections", "dws_websocket_buffer_used_count", "dws_slow_clients",
 )  # fmt: skip
@@ -149,7 +151,7 @@ async def _look_at_keys(on: Stage, remains: Remains) -> None:
         remains.keys[kind] = remains.keys.get(kind, 0) + 1
         if kind == "session":
             remains.problems.append(f"a lock is left: {name}")
-        if not _LASTING.fullmatch(name) and await on.redis.ttl(key) < 0:
+        if not _LASTING.fullmatch(name) and await on.redis.ttl(key) == _NO_END:
             remains.problems.append(f"a key without end: {name}")
     for route, pods in (await _served(on)).items():
         remains.problems.append(f"a living pod is in {route}: {sorted(pods)}")

@@ -75,6 +75,33 @@ def test_every_byte_is_kept() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("escapes", "sent"),
+    [
+        (rb"cut \ud83d", rb"cut \ufffd"),
+        (rb"\uDE00\uD83D x", rb"\ufffd\ufffd x"),
+        (rb"\ud83d\ud83d\ude00", rb"\ufffd\ud83d\ude00"),
+        (rb"\ud83d\\ud83d \ude00", rb"\ufffd\\ud83d \ufffd"),
+        (rb"\u00e9\ud83d\u00e9", rb"\u00e9\ufffd\u00e9"),
+    ],
+)
+@pytest.mark.parametrize("claimed", [b"", b',"event_type":"agent"'])
+def test_half_of_a_character_is_mended(escapes: bytes, sent: bytes, claimed: bytes) -> None:
+    """A text that its publisher cut within a character is no reason to lose the event."""
+    body = b'{"event_id":"e","company_id":"acme","row_data":{"name":"%b"}%b}' % (escapes, claimed)
+    expected = b'"row_data":{"name":"%b"},"event_type":"chat"}}' % sent
+    assert text_of(body).endswith(expected)
+    assert event_id_of(text_of(body)) == "e"
+
+
+def test_pairs_and_backslashes_beside_half_a_character_in_a_name() -> None:
+    """Names of unknown fields are mended alike, and broken escapes stay what is no JSON."""
+    assert rb'"\ufffd":1' in text_of(payload()[:-1] + rb',"\ud83d":1}')
+    for broken in (rb"\ud83", rb"\u", rb"\x \ud83d"):
+        with pytest.raises(NotAnEvent, match="bad_json"):
+            text_of(payload()[:-1] + b',"a":"%b"}' % broken)
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.dictionaries(texts.filter(lambda name: name not in known), values, max_size=5))
 def test_any_other_fields_get_through(more: dict[str, object]) -> None:

@@ -69,7 +69,11 @@ def _with_atheris(name: str, runs: int, seed: int) -> None:
         "-verbosity=1",
         str(corpus),
     ]
-    atheris.Setup(arguments, target.run)
+
+    def once(data: bytes) -> None:
+        target.run(data)
+
+    atheris.Setup(arguments, once)
     atheris.Fuzz()
 
 
@@ -91,7 +95,7 @@ def _with_mutator(name: str, runs: int, seed: int) -> int:
     return 0
 
 
-def _survives(run: Callable[[bytes], None], name: str, data: bytes) -> bool:
+def _survives(run: Callable[[bytes], bool], name: str, data: bytes) -> bool:
     try:
         run(data)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding

@@ -6,13 +6,15 @@ import asyncio
 import os
 import re
 import tempfile
+from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
+import yaml
 from aiohttp import web
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
@@ -27,6 +29,7 @@ from daisi_ws.adapters.ws_guard import Guard
 from daisi_ws.config import ConfigError, load
 from daisi_ws.config.environment import read_environment
 from daisi_ws.config.load import build
+from daisi_ws.config.schema import FIELDS, value_of
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.resume import MAX_SEQ
 from daisi_ws.domain.wire import MaskCheck
@@ -44,7 +47,7 @@ def _cuts(data: bytes) -> Iterator[bytes]:
         yield data[at : at + step]
 
 
-def mask_check(data: bytes) -> None:
+def mask_check(data: bytes) -> bool:
     """However the stream is cut, the first unmasked frame is found and the frames are counted."""
     check = MaskCheck()
     found = any(check.unmasked(part) for part in _cuts(data))
@@ -64,6 +67,7 @@ def mask_check(data: bytes) -> None:
     assert found == unmasked
     if not found:
         assert check.frames == frames
+    return not found
 
 
 class Violation(Exception):
@@ -148,7 +152,7 @@ def _control(opcode: int, payload: bytes, messages: list[tuple[int, bytes]]) -> 
     messages.append((opcode, payload))
 
 
-def frames(data: bytes) -> None:
+def frames(data: bytes) -> bool:
     """The same messages as the reference finds, and an end wherever it ends."""
     queue = WebSocketDataQueue(BaseProtocol(_loop()), 2**16, loop=_loop())
     reader = WebSocketReader(queue, MESSAGE_BYTES, compress=False, decode_text=True)
@@ -174,6 +178,7 @@ def frames(data: bytes) -> None:
     assert found == expected[: len(found)], (found, expected)
     if not failed:
         assert found == expected, (found, expected)
+    return not failed
 
 
 def _taken(queue: WebSocketDataQueue) -> list[tuple[int, bytes]]:
@@ -212,7 +217,7 @@ def close_loop() -> None:
 _STAND_IN = Mock(transport=None)
 
 
-def http(data: bytes) -> None:
+def http(data: bytes) -> bool:
     """A request that can be answered, or a refusal; nothing in it means two things."""
     parser = HttpRequestParser(
         BaseProtocol(_loop()),
@@ -227,14 +232,15 @@ def http(data: bytes) -> None:
     try:
         messages, _, _ = parser.feed_data(data)
     except (HttpProcessingError, HTTPException):
-        return
+        return False
     except ValueError as error:
         # yarl says so of a URL that is none; the server answers it with a 400.
         assert "URL" in str(error) or "port" in str(error).lower() or "host" in str(error), error
-        return
+        return False
     for message, _ in messages:
         stand_in: Any = _STAND_IN
         _look(web.BaseRequest(message, EMPTY_PAYLOAD, stand_in, stand_in, stand_in, _loop()))
+    return bool(messages)
 
 
 def _look(request: web.BaseRequest) -> None:
@@ -246,12 +252,23 @@ def _look(request: web.BaseRequest) -> None:
     with suppress(Rejection):
         claim = http_request.claim_of(request)
         assert claim is None or claim.seq is None or 0 <= claim.seq <= MAX_SEQ
+        assert (claim is None) == ("last_seq" not in request.rel_url.query)
+    headers = request.headers
+    # Where one of two means the body, whoever stands before us may mean the other.
+    assert len(headers.getall("Content-Length", [])) < 2
+    assert "Content-Length" not in headers or "Transfer-Encoding" not in headers
     for allowed in ((), ("https://a.example",)):
         with suppress(Rejection):
             http_request.check_origin(request, allowed)
+            origins = headers.getall("Origin", [])
+            assert len(origins) < 2
+            assert not allowed or set(origins) <= set(allowed)
     with suppress(Rejection):
         http_request.check_upgrade(request)
-        assert request.headers["Upgrade"].strip().lower() == "websocket"
+        assert headers["Upgrade"].strip().lower() == "websocket"
+        assert headers["Sec-WebSocket-Version"].strip() == "13"
+        assert "upgrade" in ",".join(headers.getall("Connection")).lower()
+        assert len(b64decode(headers["Sec-WebSocket-Key"])) == 16
 
 
 # -- configuration --------------------------------------------------------------------------------
@@ -273,33 +290,79 @@ def close_file() -> None:
 
 
 _SECRET = "5ec2e7" * 10 + "abcd"
+_PIECE = re.compile("5ec2e75ec2|7e2ce57e2c|api-key-long")
+"""Of the secrets, so that it is found where one is spoiled or cut, too."""
+_NAMED = re.compile(rf"(?:secret_token|aes_key)[^\w,]*(?:{_PIECE.pattern})", re.IGNORECASE)
 
 
-def configuration(data: bytes) -> None:
-    """Loaded, or every problem with its place; never a secret in a message."""
+_TEXTS = (
+    "auth.secret_token", "auth.admin_secret_token", "auth.token_aes_key",
+    "auth.admin_token_aes_key", "nats.url", "redis.address",
+)  # fmt: skip
+
+
+@contextmanager
+def _nothing_near() -> Iterator[None]:
+    """Have nothing suggested: that is the standard library's work, and takes most of the time."""
+    with (
+        patch("daisi_ws.config.environment.get_close_matches", _no_matches),
+        patch("daisi_ws.config.yaml_file.get_close_matches", _no_matches),
+    ):
+        yield
+
+
+def _no_matches(*_: object, n: int) -> list[str]:
+    del n
+    return []
+
+
+def configuration(data: bytes) -> bool:
+    """Loaded as it says, or every problem with its place; never a secret in a message."""
     _file().write_bytes(data)
     try:
-        loaded = load(_file(), {}, {})
+        with _nothing_near():
+            loaded = load(_file(), {}, {})
     except ConfigError as refused:
-        assert refused.problems
-        _check_words(str(refused))
-        return
+        _check_problems(refused)
+        return False
+    told = yaml.load(data.decode("utf-8-sig"), Loader=yaml.CBaseLoader)
+    for name in _TEXTS:
+        section, _, leaf = name.partition(".")
+        given = (told[section] or {}).get(leaf) if section in told else None
+        assert given in (None, value_of(loaded.config, name))
+    assert value_of(loaded.config, "auth.secret_token")
     assert loaded.config.server.workers > 0
+    return True
 
 
-def environment(data: bytes) -> None:
+def environment(data: bytes) -> bool:
     """Variables as a file's keys."""
     lines = data.decode(errors="surrogateescape").split("\n")
     variables = dict(line.split("=", 1) for line in lines if "=" in line and "\0" not in line)
     try:
-        build([read_environment(variables)])
+        with _nothing_near():
+            loaded = build([read_environment(variables)])
     except ConfigError as refused:
-        _check_words(str(refused))
+        _check_problems(refused)
+        return False
+    for name in _TEXTS:
+        given = variables.get(FIELDS[name].environment)
+        assert given in (None, "", value_of(loaded.config, name))
+    return True
 
 
-def _check_words(text: str) -> None:
-    assert text
-    assert _SECRET not in text
+def _check_problems(refused: ConfigError) -> None:
+    assert refused.problems
+    for problem in refused.problems:
+        assert problem.key
+        assert problem.origin
+        assert problem.wrong
+        assert problem.right
+        field = FIELDS.get(problem.key)
+        if field is None:  # a key that is none; it may be a secret that stands alone
+            assert not _NAMED.search(str(problem)), problem
+        elif field.key.secret:
+            assert not _PIECE.search(str(problem)), problem
 
 
 _FRAME = b"\x00\x81\x85\x01\x02\x03\x04ijohn"
@@ -326,13 +389,19 @@ resume: {{max_events: 1000}}
 _VARIABLES = (
     "DAISI_WS_SERVER_HTTP_PORT=8080\nDAISI_WS_SERVER_ALLOWED_ORIGINS=https://a,https://b\n"
     f"DAISI_WS_AUTH_TOKEN_AES_KEY={_SECRET}\nDAISI_WS_APP_SESSION_TTL_SECONDS=30\n"
+    f"DAISI_WS_AUTH_ADMIN_TOKEN_AES_KEY={_SECRET[::-1]}\n"
+    "DAISI_WS_AUTH_SECRET_TOKEN=an-api-key-long-enough\n"
+    "DAISI_WS_AUTH_ADMIN_SECRET_TOKEN=another-api-key-long\nDAISI_WS_NATS_URL=nats://h:1\n"
     "DAISI_WS_REDIS_ADDRESS=redis://u:p@h:1/0\nDAISI_WS_NATS_CREATE_STREAM=true"
 )
 _HEAD = handshake(Origin="https://a.example", Authorization="Bearer abc")
 
 TARGETS = [
     Target(
-        "mask-check", mask_check, [_FRAME * 3, b"\x03" + _FRAME[1:] * 9], [b"\x81\x85", b"\xfe"]
+        "mask-check",
+        mask_check,
+        [_FRAME + _FRAME[1:] * 2, b"\x03" + _FRAME[1:] * 9],
+        [b"\x81\x85", b"\xfe"],
     ),
     Target(
         "frames",

@@ -41,4 +41,4 @@ def test_seeds_are_right(name: str) -> None:
     target = TARGETS[name]
     assert target.seeds
     for seed in target.seeds:
-        target.run(seed)
+        assert target.run(seed), seed

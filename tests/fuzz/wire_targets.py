@@ -21,11 +21,12 @@ from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
 from daisi_ws.app.ports import Acquired, Held, PodRecord, ReaderRecord
 from daisi_ws.app.token_ports import UntrustedEntry
 from daisi_ws.domain import packets, subjects
-from daisi_ws.domain.consumer import parse_ack_subject
+from daisi_ws.domain.consumer import AckSubject, parse_ack_subject
 from daisi_ws.domain.errors import BadRequest, InvalidToken, Unavailable
 from daisi_ws.domain.event import NotAnEvent, event_text
 from daisi_ws.domain.ids import ALPHABET
 from daisi_ws.domain.packets import Batch, Item, MalformedPacket
+from tests.fuzz.json_targets import TooDeep, reference
 from tests.fuzz.target import Target
 from tests.models.direct_link import DirectLink
 from tests.models.sim_redis import RedisServer
@@ -33,33 +34,49 @@ from tests.models.sim_redis import RedisServer
 _SUBJECT = re.compile(
     rf"websocket\.{ALPHABET}\.{ALPHABET}\.(chats|agents|messages\.{ALPHABET})", re.ASCII
 )
+_ROUTE = re.compile(rf"route:{ALPHABET}:{ALPHABET}:(chats|messages:{ALPHABET})".encode())
+_NUMBERS = r"\.".join([r"(\d{1,19})"] * 5)
+_ACK = re.compile(
+    rf"\$JS\.ACK\.(?:[^.]*\.[^.]*\.{_NUMBERS}|(?:[^.]*\.){{4}}{_NUMBERS}(?:\.[^.]*)*)",
+    re.ASCII,
+)
 
 
-def subject(data: bytes) -> None:
+def subject(data: bytes) -> bool:
     """An address exactly for what the grammar says; its route keys lead back to it."""
     text = data.decode(errors="surrogateescape")
     subjects.parse.cache_clear()
     address = subjects.parse(text)
     assert (address is not None) == (_SUBJECT.fullmatch(text) is not None)
     if address is None:
-        return
+        return False
     keys = [subjects.route_key(interest) for interest in address.interests]
     assert [subjects.interest_of(key) for key in keys] == list(address.interests)
     assert len(set(keys)) == len(keys)
     assert not any(mark in key for key in keys for mark in "{}\r\n >")
+    return True
 
 
-def route_key(data: bytes) -> None:
+def route_key(data: bytes) -> bool:
     """Any key of Redis is a route's, or none."""
     found = subjects.interest_of(data.decode(errors="replace"))
+    assert (found is not None) or not _ROUTE.fullmatch(data)
     if found is not None and subjects.parse(found) is not None:
         assert subjects.route_key(found) == data.decode()
+    return found is not None
 
 
-def ack_subject(data: bytes) -> None:
-    """What is no reply subject of JetStream is None."""
-    told = parse_ack_subject(data.decode(errors="surrogateescape"))
-    assert told is None or told.seq >= 0
+def ack_subject(data: bytes) -> bool:
+    """The numbers of a reply subject of JetStream, or None where it is none."""
+    text = data.decode(errors="surrogateescape")
+    told = parse_ack_subject(text)
+    is_one = _ACK.fullmatch(text)
+    assert (told is not None) == (is_one is not None)
+    if told is None or is_one is None:
+        return False
+    delivered, seq, _, stored_ns, pending = (int(n) for n in is_one.groups() if n is not None)
+    assert told == AckSubject(delivered, seq, stored_ns, pending)
+    return True
 
 
 # -- tokens ---------------------------------------------------------------------------------------
@@ -71,16 +88,18 @@ _TOKENS = [_codec.encode(_CONTENT) for _ in range(3)]
 _RIGHT = {token.rstrip("=") for token in _TOKENS}
 
 
-def token(data: bytes) -> None:
+def token(data: bytes) -> bool:
     """Only what was issued is accepted, in its one spelling, padding or not."""
     text = data.decode("latin-1")
     try:
         content = _codec.decode(text)
     except InvalidToken:
-        return
+        assert text not in _TOKENS
+        return False
     assert text.rstrip("=") in _RIGHT
     assert len(text) - len(text.rstrip("=")) < 3
     assert msgspec.json.decode(content) == _CONTENT
+    return True
 
 
 class _OneEntry:
@@ -102,72 +121,108 @@ _cache = RedisTokenCache(_entries, "user", _KEY)  # type: ignore[arg-type] # of 
 _cache.put(b"d" * 32, json.dumps(_CONTENT).encode(), 60)
 
 
-def cached_token(data: bytes) -> None:
+def cached_token(data: bytes) -> bool:
     """An entry that was not written with the key is not believed."""
     _entries.entry = data
     try:
         _cache.get(b"d" * 32).send(None)
     except StopIteration as done:
         assert json.loads(done.value) == _CONTENT
+        return True
     except UntrustedEntry:
-        return
+        return False
+    raise AssertionError("it waited")
 
 
 # -- between pods ---------------------------------------------------------------------------------
 
 
-def packet(data: bytes) -> None:
+def packet(data: bytes) -> bool:
     """A packet that says the same when it is written again, or MalformedPacket."""
+    understood = False
     for decode in (packets.decode_request, packets.decode_reply):
         try:
             found = decode(data)
         except MalformedPacket:
             continue
         assert decode(packets.encode(found)) == found
+        _check_types(found)
+        understood = True
     assert unwrap(wrap(data)) == data
     assert isinstance(unwrap(data), bytes)
+    return understood
 
 
-def push_event(data: bytes) -> None:
+def _check_types(found: object) -> None:
+    """Demand that each field is what the struct says."""
+    assert msgspec.convert(msgspec.to_builtins(found, builtin_types=(bytes,)), type(found)) == found
+
+
+def push_event(data: bytes) -> bool:
     """An older pod's event has a subject and a payload that are each other's, or is refused."""
     try:
         request = PushEventRequest.FromString(data)
     except DecodeError:
-        return
+        return False
     try:
         name, payload = subject_of(request), payload_of(request)
         address = subjects.parse(name)
         assert address is not None
-        json.loads(event_text(address, payload, None))
+        sent = json.loads(event_text(address, payload, None))["payload"]
     except (BadRequest, NotAnEvent):
-        return
+        return False
+    asked = request.payload
+    assert address.company_id == (request.target_company_id or asked.company_id)
+    assert address.agent_id == (request.target_agent_id or asked.agent_id)
+    assert sent["company_id"] == address.company_id
+    assert sent["event_id"] == asked.event_id
+    assert sent["row_data"].keys() == asked.row_data.fields.keys()
+    assert (address.chat_id or "") in (request.target_chat_id, asked.chat_id)
+    return True
 
 
 # -- Redis ----------------------------------------------------------------------------------------
 
 
-def records(data: bytes) -> None:
-    """Records of pods and readers, and kills: as they should be, or ignored."""
+def records(data: bytes) -> bool:
+    """Records of pods and readers, and kills: what they say, or ignored."""
     found = _decode_pod(data)
-    assert found is None or isinstance(found, PodRecord)
     try:
         reader = decode_reader(data)
     except Unavailable:
         reader = None
-    assert reader is None or isinstance(reader, ReaderRecord)
-    _kill(b"session_kill:a:b:c", data)
+    kill = _kill(b"session_kill:a:b:c", data)
+    try:
+        told = reference(data.decode(errors="replace"))
+    except TooDeep:
+        return False
+    if found is not None:
+        assert (found.pod_id, found.address) == (told["pod_id"], told["address"])
+        assert str(found.pid) == told["pid"]
+    if reader is not None:
+        assert reader.pod_id == told["pod_id"]
+        assert str(reader.epoch) == told["epoch"]
+    if kill is not None:
+        assert (kill.new_pod_id, kill.holder) == (told["new_pod_id"], told.get("holder", ""))
+    return any(one is not None for one in (found, reader, kill))
 
 
 _OWNER = "pod-a-0-1#1"
 _LOCK = "session:acme:bot:ann"
 
 
+_server = RedisServer(lambda: 1_700_000_000.0)
+_link = DirectLink(_server)
+_locks = LocksRedis(_link)  # type: ignore[arg-type] # of the link two methods
+_pods = PodsRedis(_link, "s", lambda: 6.0)  # type: ignore[arg-type] # of the link one method
+
+
 async def _lua(data: bytes) -> None:
+    link, locks, pods = _link, _locks, _pods
+    _server.flush()
     lock, _, fence = data.partition(b"|")
-    link = DirectLink(RedisServer(lambda: 1_700_000_000.0))
     link.put(_LOCK, lock)
     link.put(f"fence:{{{_LOCK}}}", fence)
-    locks = LocksRedis(link)  # type: ignore[arg-type] # of the link two methods
     first = await locks.acquire(_LOCK, _OWNER, 30)
     if isinstance(first, Held):
         assert first.holder.encode("latin-1") == lock
@@ -184,7 +239,6 @@ async def _lua(data: bytes) -> None:
     assert await locks.renew([(_LOCK, _OWNER, 30)]) == [False]
     link.put("reader_epoch:s", lock)
     link.put("reader:s", fence)
-    pods = PodsRedis(link, "s", lambda: 6.0)  # type: ignore[arg-type] # of the link one method
     epoch = await pods.claim_reader("pod", "s@t", 1.0)
     record = ReaderRecord(pod_id="pod", epoch=epoch, stream="s@t", since=1.0)
     assert await pods.keep_reader(record)
@@ -192,24 +246,28 @@ async def _lua(data: bytes) -> None:
     await pods.resign_reader("pod")
 
 
-def lua(data: bytes) -> None:
+def lua(data: bytes) -> bool:
     """Whatever stands in Redis, a lock can be had, renewed and released, and a reader named."""
     try:
         _lua(data).send(None)
     except StopIteration:
-        return
+        return True
     raise AssertionError("it waited")
 
 
 # -- HTTP -----------------------------------------------------------------------------------------
 
 
-def origin(data: bytes) -> None:
+_ODD = re.compile(r"[\s/?#@,]")
+
+
+def origin(data: bytes) -> bool:
     """The same host, exactly if a URL parser finds the same host and port."""
     text = data.decode("latin-1")
     given, _, host = text.partition("|")
     if not _is_same_host(given, host):
-        return
+        assert not host or given not in (f"http://{host}", f"https://{host}") or _ODD.search(host)
+        return False
     parts = urlsplit(given)
     assert parts.scheme in ("http", "https")
     assert parts.path == parts.query == parts.fragment == ""
@@ -217,6 +275,7 @@ def origin(data: bytes) -> None:
     ports = {"http": ":80", "https": ":443"}
     bare = host.lower().removesuffix(ports[parts.scheme])
     assert parts.netloc.lower().removesuffix(ports[parts.scheme]) == bare
+    return True
 
 
 _BATCH = packets.encode(
@@ -245,7 +304,8 @@ TARGETS = [
     Target(
         "ack-subject",
         ack_subject,
-        [b"$JS.ACK.s.c.1.2.3.4.5", b"$JS.ACK.d.h.s.c.1.2.3.4.5.t", b"_INBOX.x"],
+        [b"$JS.ACK.s.c.1.2.3.4.5", b"$JS.ACK.d.h.s.c.1.2.3.4.5.t"],
+        [b"_INBOX.x", b".", b".1", b"-1"],
     ),
     Target("token", token, [t.encode() for t in _TOKENS], [b"=", b"==", b"-", b"_", b"A" * 40]),
     Target("cached-token", cached_token, [_entries.stored], [b'"mac":', b'"user_id":"bob"'], 2),
@@ -288,5 +348,6 @@ TARGETS = [
         [b"|", b" ", b"\n", b"1e400", b"nan", b"inf", b"0x10", b"%d", b'{"pod_id":[]}'],
         60,
     ),
-    Target("origin", origin, [b"https://a.example|a.example", b"http://a:80|A", b"null|a"], [b"@"]),
+    Target("origin", origin, [b"https://a.example|a.example", b"http://a:80|A"],
+           [b"@", b"null", b"/", b":80", b":443"]),
 ]  # fmt: skip
