@@ -9,7 +9,7 @@ from aiohttp.http import WebSocketReader
 
 from daisi_ws.app.connection import Connection
 from daisi_ws.domain.close import CloseReason
-from daisi_ws.domain.wire import MaskCheck
+from daisi_ws.domain.wire import FrameCheck
 
 FRAMES_PER_MESSAGE: Final = 20
 """Fragments and control frames that a client may send for each message it may send."""
@@ -24,12 +24,12 @@ class Guard:
     :ivar connection: whose sign of life incoming bytes are.
     """
 
-    __slots__ = ("_limit", "_masks", "_parser", "_window", "connection", "violation")
+    __slots__ = ("_frames", "_limit", "_parser", "_window", "connection", "violation")
 
     def __init__(self, parser: WebSocketReader, frames_per_second: float) -> None:
         self._parser = parser
         self._limit = frames_per_second
-        self._masks = MaskCheck()
+        self._frames = FrameCheck()
         self._window = 0.0
         self.violation: CloseReason | None = None
         self.connection: Connection | None = None
@@ -53,7 +53,7 @@ class Guard:
     def _judge(self, data: bytes, now: float) -> CloseReason | None:
         if now - self._window >= 1.0:
             self._window = now
-            self._masks.frames = 0
-        if self._masks.unmasked(data):
+            self._frames.frames = 0
+        if self._frames.refuses(data):
             return CloseReason.PROTOCOL_ERROR
-        return CloseReason.RATE_LIMITED if self._masks.frames > self._limit else None
+        return CloseReason.RATE_LIMITED if self._frames.frames > self._limit else None

@@ -1,7 +1,8 @@
 """WebSocket framing that the gateway does itself (RFC 6455 section 5).
 
 Server frames are built once per event, however many connections get them. Client frames are
-parsed by the library; only what it is lenient about (masking) is checked here.
+parsed by the library; only what it is lenient about (masking, and a message that begins while
+one with an empty first fragment has not ended) is checked here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ _DEFLATED_TEXT: Final = 0xC1
 _CLOSE: Final = 0x88
 _PING: Final = 0x89
 _PONG: Final = 0x8A
+_FINAL: Final = 0x80
+_OPCODE: Final = 0x0F
+_CONTROL: Final = 0x08
+"""Bit of the opcodes of control frames, which may come between fragments."""
 _EXTENDED: Final = {126: 2, 127: 8}
 """Bytes of the extended payload length, by the length field (section 5.2)."""
 _MASK_SIZE: Final = 4
@@ -72,27 +77,31 @@ def _header(first: int, size: int) -> bytes:
     return bytes((first, 127)) + size.to_bytes(8, "big")
 
 
-class MaskCheck:
+class FrameCheck:
     """Follows a client's byte stream from frame header to frame header.
 
-    A server must fail the connection when a client frame is not masked (section 5.1).
+    A server must fail the connection when a client frame is not masked (section 5.1), and when
+    fragments of a message do not follow one another (section 5.4).
     `frames` counts the frames that have begun.
     """
 
-    __slots__ = ("_skip", "_tail", "frames")
+    __slots__ = ("_fragmented", "_skip", "_tail", "frames")
 
     def __init__(self) -> None:
         self._skip = 0
         self._tail = b""
+        self._fragmented = False
         self.frames = 0
 
-    def unmasked(self, data: bytes) -> bool:
-        """Take the next bytes of the stream; True as soon as an unmasked frame begins in them."""
+    def refuses(self, data: bytes) -> bool:
+        """Take the next bytes of the stream; True as soon as a frame begins in them that is not
+        masked or not in its turn.
+        """
         if self._tail:
             data = self._tail + data
         at, end = self._skip, len(data)
         while end - at >= 2:
-            second = data[at + 1]
+            first, second = data[at], data[at + 1]
             if not second & 0x80:
                 return True
             size = second & 0x7F
@@ -101,6 +110,10 @@ class MaskCheck:
                 break
             if size > 125:
                 size = int.from_bytes(data[at + 2 : body], "big")
+            if not first & _CONTROL:
+                if (first & _OPCODE == 0) != self._fragmented:
+                    return True
+                self._fragmented = first & _FINAL == 0
             at = body + _MASK_SIZE + size
             self.frames += 1
         self._skip = max(0, at - end)

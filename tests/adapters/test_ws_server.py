@@ -182,6 +182,7 @@ VIOLATIONS: dict[str, tuple[bytes, int]] = {
     "fragmented ping": (frame(PING, b"x", fin=False), 1002),
     "long ping": (frame(PING, b"x" * 126), 1002),
     "continuation of nothing": (frame(CONTINUATION, b"x"), 1002),
+    "text after an empty first fragment": (frame(TEXT, b"", fin=False) + frame(TEXT, b"{}"), 1002),
     "text inside a fragmented text": (
         frame(TEXT, b"{", fin=False) + frame(TEXT, b"{", fin=False),
         1002,

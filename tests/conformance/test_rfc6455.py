@@ -132,6 +132,8 @@ async def test_5_4_fragments_out_of_turn_fail() -> None:
         frame(PING) + frame(CONTINUATION, b""),
         frame(TEXT, b"a", fin=False) + frame(TEXT, b"b"),
         frame(TEXT, b"a", fin=False) + frame(BINARY, b"b"),
+        frame(TEXT, b"", fin=False) + frame(TEXT, b"b"),
+        frame(TEXT, b"", fin=False) + frame(TEXT, b"", fin=False) + frame(CONTINUATION, b"c"),
         frame(BINARY, b"a", fin=False) + frame(PING) + frame(TEXT, b"b"),
         frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"b") + frame(CONTINUATION, b"c"),
     ]

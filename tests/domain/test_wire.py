@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daisi_ws.domain.wire import MaskCheck, close_frame, ping_frame, pong_frame, text_frame
+from daisi_ws.domain.wire import FrameCheck, close_frame, ping_frame, pong_frame, text_frame
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def pieces(data: bytes, at: list[int]) -> list[bytes]:
 @given(sizes=frame_sizes, at=cuts)
 def test_masked_frames_pass_however_they_are_cut(sizes: list[int], at: list[int]) -> None:
     """The headers are followed through any pieces, and the frames counted."""
-    check = MaskCheck()
+    check = FrameCheck()
     data = b"".join(client_frame(size, masked=True) for size in sizes)
-    assert not any(check.unmasked(piece) for piece in pieces(data, at))
+    assert not any(check.refuses(piece) for piece in pieces(data, at))
     assert check.frames == len(sizes)
 
 
@@ -82,30 +82,30 @@ def test_an_unmasked_frame_is_found_however_it_is_cut(
     sizes: list[int], size: int, at: list[int]
 ) -> None:
     """Masked frames pass, and the first unmasked one is found with its second byte."""
-    check = MaskCheck()
+    check = FrameCheck()
     before = b"".join(client_frame(n, masked=True) for n in sizes)
-    assert not any(check.unmasked(piece) for piece in pieces(before, at))
+    assert not any(check.refuses(piece) for piece in pieces(before, at))
     unmasked = client_frame(size, masked=False)
-    assert not check.unmasked(unmasked[:1])
-    assert check.unmasked(unmasked[1:2])
+    assert not check.refuses(unmasked[:1])
+    assert check.refuses(unmasked[1:2])
 
 
 def test_an_unmasked_frame_behind_others_in_one_piece_is_found() -> None:
     """One read may bring several frames."""
     data = client_frame(3, masked=True) + client_frame(300, masked=True)
-    assert MaskCheck().unmasked(data + client_frame(3, masked=False))
+    assert FrameCheck().refuses(data + client_frame(3, masked=False))
 
 
 def test_a_huge_claimed_length_is_only_a_length() -> None:
     """2^63 bytes to skip cost nothing."""
-    check = MaskCheck()
-    assert not check.unmasked(b"\x81\xff" + (2**63).to_bytes(8, "big") + b"\x00" * 4)
-    assert not check.unmasked(b"\x01\x00" * 1000)
+    check = FrameCheck()
+    assert not check.refuses(b"\x81\xff" + (2**63).to_bytes(8, "big") + b"\x00" * 4)
+    assert not check.refuses(b"\x01\x00" * 1000)
 
 
 def test_every_byte_alone() -> None:
     """The slowest sender possible."""
-    check = MaskCheck()
+    check = FrameCheck()
     data = client_frame(70000, masked=True) + client_frame(126, masked=True)
-    assert not any(check.unmasked(bytes((byte,))) for byte in data)
+    assert not any(check.refuses(bytes((byte,))) for byte in data)
     assert check.frames == 2

@@ -32,7 +32,7 @@ from daisi_ws.config.load import build
 from daisi_ws.config.schema import FIELDS, value_of
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.resume import MAX_SEQ
-from daisi_ws.domain.wire import MaskCheck
+from daisi_ws.domain.wire import FrameCheck
 from tests.adapters.http_support import handshake
 from tests.fuzz.target import Target
 
@@ -47,14 +47,16 @@ def _cuts(data: bytes) -> Iterator[bytes]:
         yield data[at : at + step]
 
 
-def mask_check(data: bytes) -> bool:
-    """However the stream is cut, the first unmasked frame is found and the frames are counted."""
-    check = MaskCheck()
-    found = any(check.unmasked(part) for part in _cuts(data))
-    stream, at, frames, unmasked = data[1:], 0, 0, False
+def frame_check(data: bytes) -> bool:
+    """However the stream is cut, the first frame that is unmasked or out of turn is found, and the
+    frames are counted.
+    """
+    check = FrameCheck()
+    found = any(check.refuses(part) for part in _cuts(data))
+    stream, at, frames, refused, inside = data[1:], 0, 0, False, False
     while len(stream) - at >= 2:
         if not stream[at + 1] & 0x80:
-            unmasked = True
+            refused = True
             break
         size, head = stream[at + 1] & 0x7F, at + 2
         if size > 125:
@@ -62,9 +64,14 @@ def mask_check(data: bytes) -> bool:
             if len(stream) < head + width:
                 break
             size, head = int.from_bytes(stream[head : head + width], "big"), head + width
+        if stream[at] & 0x0F < _CONTROL:
+            if inside != (stream[at] & 0x0F == 0):
+                refused = True
+                break
+            inside = stream[at] < 0x80
         frames += 1
         at = head + 4 + size
-    assert found == unmasked
+    assert found == refused
     if not found:
         assert check.frames == frames
     return not found
@@ -165,8 +172,8 @@ def frames(data: bytes) -> bool:
     error = queue.exception()
     found = _taken(queue)
     failed = error is not None or guard.violation is not None
-    # The guard looks at what came in one piece before the parser does: what is masked before an
-    # unmasked frame may not be seen at all.
+    # The guard looks at what came in one piece before the parser does: what is right before a wrong
+    # such a frame may not be seen at all.
     if guard.violation is not None:
         assert guard.violation is CloseReason.PROTOCOL_ERROR
         expected = expected[: len(found)]
@@ -398,8 +405,8 @@ _HEAD = handshake(Origin="https://a.example", Authorization="Bearer abc")
 
 TARGETS = [
     Target(
-        "mask-check",
-        mask_check,
+        "frame-check",
+        frame_check,
         [_FRAME + _FRAME[1:] * 2, b"\x03" + _FRAME[1:] * 9],
         [b"\x81\x85", b"\xfe"],
     ),
@@ -412,6 +419,7 @@ TARGETS = [
             b"\x00\x88\x82\x00\x00\x00\x00\x03\xe8",
             b"\x00\x82\xfe\x00\x7e\x00\x00\x00\x00" + b"x" * 126,
             b"\x02\x81\x84\x00\x00\x00\x00\xf0\x9f\x98\x80",
+            b"\x00\x01\x80abcd\x80\x81\x00\x00\x00\x00x",
         ],
         [
             b"\x81\x85\x00\x00\x00\x00",

@@ -213,14 +213,19 @@ def the_port_of_the_other_scheme_may_be_left_out(patch: Patch) -> None:
     patch.setattr(http_request, "_DEFAULT_PORTS", {"http": ":443", "https": ":80"})
 
 
-@plant("mask-check")
+@plant("frame-check")
 def a_long_frames_length_is_read_wrongly(patch: Patch) -> None:
     patch.setattr(wire, "_EXTENDED", {126: 2, 127: 4})
 
 
 @plant("frames")
 def unmasked_frames_are_taken(patch: Patch) -> None:
-    patch.setattr(wire.MaskCheck, "unmasked", lambda *_: False)
+    patch.setattr(wire.FrameCheck, "refuses", lambda *_: False)
+
+
+@plant("frame-check")
+def a_message_may_begin_within_another(patch: Patch) -> None:
+    patch.setattr(wire, "_CONTROL", 0xFF)
 
 
 @plant("http")
