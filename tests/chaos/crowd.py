@@ -234,6 +234,8 @@ class Watcher:
         self.connected = self._pending = False
 
     def _on_done(self, frame: Done) -> None:
+        if frame.id != self.client._talk._choice._number:
+            return  # of a chat that was asked for again, and left before the answer came
         chat = self.client.chat_id
         self._pending = False
         if chat is not None and not self._took_up:
