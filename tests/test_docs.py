@@ -7,6 +7,7 @@ import configparser
 import json
 import re
 import shlex
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Final
@@ -119,6 +120,14 @@ def test_commands_in_shell_blocks_would_run(words: list[str]) -> None:
     assert result.exit_code == 0, result.output
     if rest != ["--version"]:
         command.make_context(context.info_name, rest, parent=context.parent)
+
+
+@each_document
+def test_shell_blocks_are_shell(path: Path) -> None:
+    """The shell can read every block; those of README and install page are run in `tests/ops`."""
+    for block in blocks(path, "sh"):
+        read = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True)
+        assert read.returncode == 0, f"{block}\n{read.stderr}"
 
 
 @each_document

@@ -20,18 +20,16 @@ from typing import Final
 
 import pytest
 
-from tests.cluster import ROOT, Host, Keys
+from tests.cluster import Host, Keys
 from tests.documents import INSTALL, text
 from tests.e2e.scene import until
+from tests.ops.clone import clone_into
 from tests.ops.dockerfile import environment
 from tests.ops.manifests import has_kustomize
 from tests.ops.supervised import CONFIGURATION, moved
 from tests.processes import command_line, wait_until_gone
 
 SYSTEM: Final = re.compile(r"(?<![\w/.-])/(opt|etc|var|run)/(?=daisi-ws|lib|log|systemd)")
-CLONED: Final = (
-    "daisi_ws", "conf", "k8s", "setup.cfg", "pyproject.toml", "LICENSE", "README.md", "Dockerfile"
-)  # fmt: skip
 
 SILENT: Final = "#!/bin/sh\nexit 0\n"
 SYSTEMCTL: Final = """#!/bin/sh
@@ -62,15 +60,7 @@ class Page:
 
     def __init__(self, root: Path, more: Mapping[str, str] | None = None) -> None:
         self.root = root
-        self.clone = root / "clone"
-        self.clone.mkdir()
-        for name in CLONED:
-            source = ROOT / name
-            if source.is_dir():
-                ignored = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(source, self.clone / name, ignore=ignored)
-            else:
-                shutil.copy(source, self.clone)
+        self.clone = clone_into(root)
         configuration = moved(CONFIGURATION.read_text(encoding="utf-8"), root)
         (self.clone / CONFIGURATION.name).write_text(configuration)
         for folder in ("etc/systemd/system", "opt", "run", "var/lib", "var/log", "stand-ins"):
