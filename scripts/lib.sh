@@ -37,24 +37,25 @@ find_python() {
 # What an installation is made from; it is repeated when this changes, or the clone has moved.
 origin() { printf '%s\n' "$root" && cat "$root/setup.cfg" "$root/pyproject.toml"; }
 
-# fetch_programs PACKAGE NAME...: puts programs of a Debian package into .tools, without installing it.
+# fetch_programs PACKAGE NAME...: puts files of a Debian package into .tools, without installing it.
+# NAME:AS calls it AS there.
 fetch_programs() {
     local package=$1 name log=$TMPDIR/fetch-$1.log missing=()
     shift
     for name; do
-        [[ -x $tools/$name ]] || command -v "$name" >/dev/null || missing+=("$name")
+        [[ -e $tools/${name#*:} ]] || command -v "${name#*:}" >/dev/null || missing+=("$name")
     done
     ((${#missing[@]})) || return 0
     if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
-        say "no ${missing[*]}, and no apt-get to fetch the Debian package $package with"
+        say "no ${missing[*]#*:}, and no apt-get to fetch the Debian package $package with"
         return 0
     fi
-    say "fetching ${missing[*]} of the Debian package $package into .tools"
-    unpack_package "$package" "${missing[@]}" >"$log" 2>&1 || say "no ${missing[*]}: see $log"
+    say "fetching ${missing[*]#*:} of the Debian package $package into .tools"
+    unpack_package "$package" "${missing[@]}" >"$log" 2>&1 || say "no ${missing[*]#*:}: see $log"
 }
 
 unpack_package() {
-    local package=$1 work name
+    local package=$1 work name found
     shift
     work=$(mktemp -d "$TMPDIR/fetch.XXXXXX")
     for _ in 1 2 3; do
@@ -62,26 +63,28 @@ unpack_package() {
         apt-get -q update || sleep 2 # a new machine has no lists, or old ones
     done
     dpkg-deb --extract "$work/$package"_*.deb "$work/root" || return
-    mkdir -p "$tools" "$work/root/usr/bin"
+    mkdir -p "$tools" "$work/out"
     for name; do
-        [[ -x $work/root/usr/bin/$name ]] || mv "$work/root/usr/sbin/$name" "$work/root/usr/bin/" || return
-        [[ $(ldd "$work/root/usr/bin/$name") != *"not found"* ]] || add_libraries "$package" "$name" "$work" || return
-        mv "$work/root/usr/bin/$name" "$tools/$name" || return
+        found=$(find "$work/root/usr" -type f -name "${name%:*}") && [[ -n $found ]] || return
+        name=$work/out/${name#*:}
+        mv "$found" "$name" || return
+        [[ $(ldd "$name") != *"not found"* ]] || add_libraries "$package" "$name" "$work" || return
+        mv "$name" "$tools/" || return
     done
     rm -rf "$work"
 }
 
-# add_libraries PACKAGE NAME WORK: the libraries that this machine lacks for it, and a start that finds them.
+# add_libraries PACKAGE FILE WORK: the libraries that this machine lacks for it, and a start that finds them.
 add_libraries() {
-    local name=$2 work=$3 libraries
+    local file=$2 name=${2##*/} work=$3 libraries
     libraries=$(apt-get -s --no-install-recommends install "$1" | awk '/^Inst lib/ {print $2}')
     # shellcheck disable=SC2086 # many words
     (cd "$work" && apt-get -q download $libraries) || return
     for library in "$work"/lib*.deb; do dpkg-deb --extract "$library" "$work/root" || return; done
     mkdir -p "$tools/lib" && find "$work/root" -name '*.so*' -exec cp -P -t "$tools/lib" {} +
-    mv "$work/root/usr/bin/$name" "$tools/lib/$name" || return
-    printf '#!/bin/sh\nLD_LIBRARY_PATH=${0%%/*}/lib exec "${0%%/*}/lib/%s" "$@"\n' "$name" >"$work/root/usr/bin/$name"
-    chmod +x "$work/root/usr/bin/$name"
+    mv "$file" "$tools/lib/$name" || return
+    printf '#!/bin/sh\nLD_LIBRARY_PATH=${0%%/*}/lib exec "${0%%/*}/lib/%s" "$@"\n' "$name" >"$file"
+    chmod +x "$file"
 }
 
 # installed NAME: is what NAME (run, test) needs there and current?

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from daisi_ws.adapters.redis_cluster import SLOTS
-from daisi_ws.embedded import RedisServer, free_ports
+from daisi_ws.embedded import free_ports
+from tests.redis_access import Access, AccessedServer, Option
 
 HOST = "127.0.0.1"
 SERVICE = "main"
@@ -23,24 +23,26 @@ NODE_TIMEOUT_MS = 1000
 """After this long a node that says nothing is taken for dead, by Sentinels and by nodes."""
 
 _START_SECONDS = 30.0
+_SYNC_AT_ONCE = ("repl-diskless-sync-delay", "0")
 
 
-class _Sentinel(RedisServer):
+class _Sentinel(AccessedServer):
     """A Sentinel that is told of the others, instead of finding them within seconds.
 
     :param config: lines of its configuration file, which it also keeps its state in.
     """
 
-    def __init__(self, port: int, config: Sequence[str]) -> None:
-        super().__init__(port=port)
+    def __init__(self, access: Access, port: int, config: Sequence[str]) -> None:
+        super().__init__(access, port=port)
         self._config = config
 
     def command(self) -> list[str]:
         """Write the configuration file; return program and arguments."""
         file: Path = self.folder / "sentinel.conf"
-        lines = (f"port {self.port}", f"bind {HOST}", f"dir {self.folder}", *self._config)
+        access = [*self.access.options(self.port), *self.access.sentinel_logins(SERVICE)]
+        lines = (f"bind {HOST}", f"dir {self.folder}", *self._config, *map(" ".join, access))
         file.write_text("\n".join(lines) + "\n")
-        return [super().command()[0], str(file), "--sentinel"]
+        return [self.access.program(), str(file), "--sentinel"]
 
 
 def _watching(primary: int, replica: int, own: int, others: Sequence[int]) -> list[str]:
@@ -59,52 +61,55 @@ def _watching(primary: int, replica: int, own: int, others: Sequence[int]) -> li
 class Sentinels:
     """A primary, its replica and three Sentinels."""
 
-    primary: RedisServer
-    replica: RedisServer
+    access: Access
+    primary: AccessedServer
+    replica: AccessedServer
     sentinels: list[_Sentinel]
 
     @property
     def url(self) -> str:
         """What pods are configured with."""
         nodes = ",".join(sentinel.address for sentinel in self.sentinels)
-        return f"redis+sentinel://{nodes}/{SERVICE}"
+        return f"{self.access.scheme}+sentinel://{nodes}/{SERVICE}"
+
+    def replica_leads(self) -> bool:
+        """Tell whether the replica is the primary now."""
+        return bool(_asked(self.replica, "ROLE")[0] == "master")
 
 
 @contextmanager
-def sentinels() -> Iterator[Sentinels]:
+def sentinels(access: Access | None = None) -> Iterator[Sentinels]:
     """Run them; the Sentinels know the replica and one another when the block is entered."""
+    access = access or Access()
     with ExitStack() as stack:
-        at_once = ("--repl-diskless-sync-delay", "0")
-        primary = stack.enter_context(RedisServer(arguments=at_once))
-        following = (*at_once, "--replicaof", f"{HOST} {primary.port}")
-        replica = stack.enter_context(RedisServer(arguments=following))
+        primary = stack.enter_context(AccessedServer(access, [_SYNC_AT_ONCE]))
+        following = [_SYNC_AT_ONCE, ("replicaof", HOST, str(primary.port))]
+        replica = stack.enter_context(AccessedServer(access, following))
         ports = {free_ports(1) for _ in range(8)} - {primary.port, replica.port}
         chosen = sorted(ports)[:3]
-        made = Sentinels(primary, replica, [])
+        made = Sentinels(access, primary, replica, [])
         for port in chosen:
             others = [other for other in chosen if other != port]
             config = _watching(primary.port, replica.port, port, others)
-            made.sentinels.append(stack.enter_context(_Sentinel(port, config)))
+            made.sentinels.append(stack.enter_context(_Sentinel(access, port, config)))
         _wait(lambda: all(map(_knows, made.sentinels)), "the Sentinels do not know the replica")
         yield made
 
 
-class _Node(RedisServer):
+class _Node(AccessedServer):
     """A node of a Redis Cluster; it talks to the others at the port after its own."""
 
     port_count = 2
 
-    def __init__(self) -> None:
-        super().__init__(start_timeout=_START_SECONDS)
-
-    def command(self) -> list[str]:
-        """Return program and arguments."""
+    def options(self) -> list[Option]:
+        """See :meth:`AccessedServer.options`."""
         return [
-            *super().command(),
-            *("--cluster-enabled", "yes"),
-            *("--cluster-port", str(self.port + 1)),
-            *("--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
-            *("--repl-diskless-sync-delay", "0"),
+            *super().options(),
+            ("cluster-enabled", "yes"),
+            ("cluster-port", str(self.port + 1)),
+            ("cluster-node-timeout", str(NODE_TIMEOUT_MS)),
+            *self.access.cluster_options(),
+            _SYNC_AT_ONCE,
         ]
 
 
@@ -112,13 +117,15 @@ class _Node(RedisServer):
 class RedisCluster:
     """Three primaries, each with a third of the slots, and a replica of each."""
 
+    access: Access
     primaries: list[_Node]
     replicas: list[_Node]
 
     @property
     def url(self) -> str:
         """What pods are configured with."""
-        return "redis+cluster://" + ",".join(node.address for node in self.primaries)
+        nodes = ",".join(f"{self.access.host}:{node.port}" for node in self.primaries)
+        return f"{self.access.scheme}+cluster://{nodes}"
 
     def primary_of(self, key: str) -> _Node:
         """Return the node that had the slot of a key in the beginning."""
@@ -126,16 +133,17 @@ class RedisCluster:
 
 
 @contextmanager
-def redis_cluster() -> Iterator[RedisCluster]:
+def redis_cluster(access: Access | None = None) -> Iterator[RedisCluster]:
     """Run it; every node knows the others and every replica is in step when it is entered."""
+    access = access or Access()
     with ExitStack() as stack:
-        nodes = [_Node() for _ in range(6)]
+        nodes = [_Node(access) for _ in range(6)]
         for node in nodes:
             node.launch()
             stack.callback(node.stop)
         for node in nodes:
             node.wait_ready()
-        made = RedisCluster(nodes[:3], nodes[3:])
+        made = RedisCluster(access, nodes[:3], nodes[3:])
         ids = [str(_asked(node, "CLUSTER", "MYID")) for node in made.primaries]
         for number, node in enumerate(made.primaries):
             first, last = -(-number * SLOTS // 3), -(-(number + 1) * SLOTS // 3) - 1
@@ -149,18 +157,18 @@ def redis_cluster() -> Iterator[RedisCluster]:
         yield made
 
 
-def _replicates(node: RedisServer, primary: str) -> bool:
+def _replicates(node: AccessedServer, primary: str) -> bool:
     return bool(_asked(node, "CLUSTER", "REPLICATE", primary) == "OK")
 
 
-def _is_whole(node: RedisServer) -> bool:
+def _is_whole(node: AccessedServer) -> bool:
     told = str(_asked(node, "CLUSTER", "INFO"))
     replication = _asked(node, "ROLE")
     in_step = replication[0] == "master" or replication[3] == "connected"
     return in_step and "cluster_state:ok" in told and "cluster_known_nodes:6" in told
 
 
-def _knows(sentinel: RedisServer) -> bool:
+def _knows(sentinel: AccessedServer) -> bool:
     state: dict[str, Any] = _asked(sentinel, "SENTINEL", "MASTER", SERVICE)
     if int(state["num-slaves"]) < 1 or int(state["num-other-sentinels"]) < 2:
         return False
@@ -168,8 +176,8 @@ def _knows(sentinel: RedisServer) -> bool:
     return bool(replica["master-link-status"] == "ok")
 
 
-def _asked(server: RedisServer, *command: str | int) -> Any:
-    with Redis(port=server.port, decode_responses=True, protocol=3, socket_timeout=2) as client:
+def _asked(server: AccessedServer, *command: str | int) -> Any:
+    with server.access.client(server.port) as client:
         return client.execute_command(*command)
 
 

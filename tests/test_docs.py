@@ -126,7 +126,9 @@ def test_commands_in_shell_blocks_would_run(words: list[str]) -> None:
 def test_shell_blocks_are_shell(path: Path) -> None:
     """The shell can read every block; those of README and install page are run in `tests/ops`."""
     for block in blocks(path, "sh"):
-        read = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True)
+        read = subprocess.run(
+            ["bash", "-n"], input=block, text=True, capture_output=True, check=False
+        )
         assert read.returncode == 0, f"{block}\n{read.stderr}"
 
 

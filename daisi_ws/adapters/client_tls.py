@@ -59,6 +59,8 @@ def why(error: BaseException, section: str) -> str:
         meaning = _WHY.get(error.verify_code, error.verify_message)
         return f"the server is not trusted: {meaning.format(section=section)}"
     if isinstance(error, ssl.SSLError):
+        if "CERTIFICATE_REQUIRED" in (error.reason or ""):
+            return f"the server asks for a certificate: name ours in {section}.cert_file"
         return (
             f"the TLS handshake failed ({error.reason or error}): does the server speak TLS, and "
             f"does it trust {section}.cert_file?"

@@ -22,12 +22,15 @@ import structlog
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from daisi_ws.adapters.redis_connect import RedisOpener
+from daisi_ws.adapters.redis_connect import RedisOpener, problem_of
 from daisi_ws.adapters.redis_link import Argument, RedisLink, Reply, Script, failed, tell
 from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain.errors import Unavailable
 
 SLOTS: Final = 16_384
+_NO_NAME: Final = b"?"
+"""What stands for a name that was to be preferred and is not known (CLUSTER SLOTS)."""
+
 _LOOK_SECONDS: Final = 5.0
 _LOOK_AGAIN_SECONDS: Final = 0.2
 
@@ -187,11 +190,14 @@ class ClusterLink:
                 await connection.send_command("CLUSTER", "SLOTS")
                 found = await connection.read_response(disable_decoding=True)
                 covered = sum(last - first + 1 for first, last, *_ in found)
-                if covered == SLOTS:
+                unnamed = any(primary[0] == _NO_NAME for _, _, primary, *_ in found)
+                if covered == SLOTS and not unnamed:
                     return list(found)
                 problem = f"{host}:{port} knows primaries of {covered} slots of {SLOTS}"
+                if unnamed:
+                    problem = f"{host}:{port} knows no cluster-announce-hostname of a primary"
             except (RedisError, OSError) as error:
-                problem = f"{host}:{port}: {error}"
+                problem = f"{host}:{port}: {problem_of(error)}"
             finally:
                 await connection.disconnect(nowait=True)
             self._seeds.rotate(-1)

@@ -11,7 +11,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from daisi_ws.adapters.client_tls import client_context
+from daisi_ws.adapters.client_tls import client_context, why
 from daisi_ws.config import Redis, redis_target
 
 
@@ -64,7 +64,7 @@ class RedisOpener:
                     return found[0].decode(), int(found[1])
                 problem = f"{host}:{port} does not know {self.target.service}"
             except (RedisError, OSError) as error:
-                problem = f"{host}:{port}: {error}"
+                problem = f"{host}:{port}: {problem_of(error)}"
             finally:
                 await connection.disconnect(nowait=True)
             self.sentinels.rotate(-1)
@@ -126,6 +126,15 @@ class _Primary(Connection):
 
 class _PrimaryByTls(_Primary, SSLConnection):
     """The same with TLS."""
+
+
+def problem_of(error: Exception) -> str:
+    """Return what is wrong with a connection, and if it is TLS what that means here."""
+    if meaning := why(error, "redis.tls"):
+        return f"{meaning} ({error})"
+    if isinstance(error, (RedisError, OSError)) and str(error):
+        return str(error)
+    return f"{type(error).__name__} {error}".strip()
 
 
 def connection_factory(redis: Redis) -> Callable[[], AbstractConnection]:

@@ -27,7 +27,7 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
-from daisi_ws.adapters.client_tls import why
+from daisi_ws.adapters.redis_connect import problem_of
 from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain.errors import Unavailable
 
@@ -209,7 +209,7 @@ class RedisLink:
                 await self._read(connection)
             except Exception as error:  # noqa: BLE001 - whatever it was, the worker needs Redis
                 if self._connection is connection:
-                    self._drop(_problem(error))
+                    self._drop(problem_of(error))
             if loop.time() - began > longest:
                 pause = shortest
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -375,11 +375,3 @@ def _fail(future: asyncio.Future[Reply], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
         future.exception()
-
-
-def _problem(error: Exception) -> str:
-    if meaning := why(error, "redis.tls"):
-        return f"{meaning} ({error})"
-    if isinstance(error, (RedisError, OSError)) and str(error):
-        return str(error)
-    return f"{type(error).__name__} {error}".strip()

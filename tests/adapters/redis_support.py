@@ -12,7 +12,7 @@ from daisi_ws.adapters.redis_connect import connection_factory
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.config import Redis
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 
 @asynccontextmanager

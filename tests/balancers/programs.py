@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +16,7 @@ import pytest
 from daisi_ws.embedded import free_ports
 from tests.adapters.http_support import Wire
 from tests.e2e.scene import until
+from tests.tools import tool
 
 ROOT: Final = Path(__file__).parents[2]
 NAMES: Final = ("nginx", "haproxy")
@@ -54,15 +53,6 @@ class Balancer:
     log_file: Path
 
 
-def program(name: str) -> str:
-    """Return the path of a program; the test is skipped where the machine has none."""
-    path = os.pathsep.join((str(ROOT / ".tools"), os.environ.get("PATH", ""), "/usr/sbin"))
-    found = shutil.which(name, path=path)
-    if found is None:
-        pytest.skip(f"no {name} here: scripts/test fetches it where there is apt-get")
-    return found
-
-
 @asynccontextmanager
 async def balancer(
     name: str,
@@ -77,7 +67,7 @@ async def balancer(
     """
     own = free_ports(1)
     make = {"nginx": _nginx, "haproxy": _haproxy}[name]
-    command, log_file = make(program(name), folder, own, ports, change), folder / f"{name}.log"
+    command, log_file = make(tool(name), folder, own, ports, change), folder / f"{name}.log"
     process = _started(command, log_file)
     try:
         await until(lambda: _listens(process, own, log_file), 20, f"{name} does not listen")

@@ -19,10 +19,10 @@ from tests.balancers.programs import (
     Balancer,
     balancer,
     changed,
-    program,
 )
 from tests.e2e.scene import until
 from tests.e2e.tabs import Gateway, NotUpgraded, Tab, gateway, user_headers
+from tests.tools import tool
 
 CLIENT = "127.0.0.5"
 """An address of this machine that no proxy has."""
@@ -80,7 +80,7 @@ async def coming(crowd: Crowd) -> AsyncIterator[None]:
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_cluster_behind_a_balancer(name: str, tmp_path: Path) -> None:
     """Upgrade, idle clients, deadlines, addresses, any host for anybody, and a drain."""
-    program(name)
+    tool(name)
     environment = ENVIRONMENT | {"DAISI_WS_SERVER_SHUTDOWN_DELAY_SECONDS": DELAY[name]}
     async with AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(
@@ -195,7 +195,7 @@ async def _more(crowd: Crowd, count: int) -> bool:
 @pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2"])
 async def test_the_proxy_protocol(version: str, tmp_path: Path) -> None:
     """HAProxy tells the client's address by either version; its health checks are served, too."""
-    program("haproxy")
+    tool("haproxy")
 
     def change(text: str) -> str:
         return changed(text, r"(server gateway-\d \S+)", rf"\1 {version}")

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from redis.asyncio import Redis
 
 from daisi_ws.client import Ended, ReferenceClient, user_url
 from daisi_ws.embedded import NatsServer
 from tests.e2e.scene import RATE, Scene, all_ready, not_ready, scene, until
+from tests.redis_access import Access, Secured
 from tests.redis_clusters import redis_cluster, sentinels
 
 TAKES_OVER_SECONDS = 30.0
@@ -37,10 +37,13 @@ async def _end(client: ReferenceClient) -> None:
         pass
 
 
-async def test_sentinels(tmp_path: Path, fresh_nats: NatsServer) -> None:
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+async def test_sentinels(tmp_path: Path, fresh_nats: NatsServer, *, secured: bool) -> None:
     """Killed under load: everybody stays and gets every event; sessions are exclusive again."""
-    with sentinels() as servers:
-        where = {"DAISI_WS_REDIS_ADDRESS": servers.url}
+    access = Secured(tmp_path, mutual=True) if secured else Access()
+    access.program()
+    with sentinels(access) as servers:
+        where = access.environment(servers.url)
         async with scene(
             tmp_path, servers.primary, fresh_nats, where, workers=1, users=20, admins=3
         ) as on:
@@ -55,14 +58,13 @@ async def test_sentinels(tmp_path: Path, fresh_nats: NatsServer) -> None:
                 await on.publisher.more(RATE)
             on.check(watchers)
             print(f"slowest event: {on.slowest(began):.2f} s")
-        async with Redis(port=servers.replica.port) as now:
-            assert (await now.info("replication"))["role"] == "master"
+        assert servers.replica_leads()
 
 
 async def test_cluster(tmp_path: Path, fresh_nats: NatsServer) -> None:
     """The same on a Redis Cluster that loses the primary which has the list of pods."""
     with redis_cluster() as servers:
-        where = {"DAISI_WS_REDIS_ADDRESS": servers.url}
+        where = servers.access.environment(servers.url)
         first = servers.primaries[0]
         async with scene(tmp_path, first, fresh_nats, where, workers=1, users=20, admins=3) as on:
             await one_session(on)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -13,16 +12,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Never
+from typing import Any, Final
 
 import aiohttp
-import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from daisi_ws.embedded import free_ports
 from daisi_ws.metrics import Metrics
+from tests.tools import tool
 
 ROOT: Final = Path(__file__).parents[2]
 CONFIG: Final = ROOT / "conf/prometheus/prometheus.yml"
@@ -42,22 +41,10 @@ _RELABELLED = re.compile(r'label_replace\(.*?, "(\w+)", ')
 _PART_OF_HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
 
 
-def program(name: str) -> str:
-    """Return the path of `prometheus` or `promtool`; skips the test where there is none."""
-    found = shutil.which(name, path=f"{ROOT / '.tools'}{os.pathsep}{os.environ.get('PATH', '')}")
-    return found or _missing(f"no {name} here: scripts/test fetches it where apt-get is")
-
-
-def _missing(why: str) -> Never:
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
-
-
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run promtool; its output is in one piece."""
     return subprocess.run(
-        [program("promtool"), *map(str, arguments)],
+        [tool("promtool"), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -223,7 +210,7 @@ def _start(folder: Path, port: int, targets: list[str], interval: str) -> subpro
     with (folder / "prometheus.log").open("wb") as log:
         return subprocess.Popen(
             [
-                program("prometheus"),
+                tool("prometheus"),
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address={HOST}:{port}",

@@ -28,10 +28,10 @@ from tests.monitoring.prometheus import (
     HOST,
     Prometheus,
     product_metrics,
-    program,
     prometheus,
     strangers,
 )
+from tests.tools import tool
 
 WORKERS: Final = 2
 COMES_WITH_TLS = {"dws_certificate_expiry_seconds"}
@@ -45,7 +45,7 @@ with_time = pytest.mark.timeout(180)
 @asynccontextmanager
 async def scraped(folder: Path) -> AsyncIterator[tuple[Gateway, Prometheus]]:
     """Run a gateway of two workers, with a port for metrics, that a Prometheus scrapes."""
-    program("prometheus")
+    tool("prometheus")
     port = free_ports(1)
     environment = {
         "DAISI_WS_SERVER_METRICS_PORT": str(port),
