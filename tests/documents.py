@@ -26,10 +26,11 @@ DECISIONS: Final = ROOT / "docs/decisions.md"
 CHAOS: Final = ROOT / "docs/chaos.md"
 SECURITY: Final = ROOT / "docs/security.md"
 BALANCERS: Final = ROOT / "docs/load-balancers.md"
+TROUBLE: Final = ROOT / "docs/troubleshooting.md"
 BENCH: Final = ROOT / "bench/README.md"
 BY_HAND: Final = (
     README, CHANGELOG, INDEX, INSTALL, PROTOCOL, OPERATIONS, MONITORING, ARCHITECTURE, DECISIONS,
-    CHAOS, SECURITY, BALANCERS, BENCH,
+    CHAOS, SECURITY, BALANCERS, TROUBLE, BENCH,
 )  # fmt: skip
 ALL: Final = (*BY_HAND, CONFIGURATION)
 

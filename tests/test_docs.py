@@ -43,6 +43,7 @@ from tests.documents import (
     PROTOCOL,
     README,
     ROOT,
+    TROUBLE,
     anchors,
     blocks,
     in_code,
@@ -286,7 +287,7 @@ def test_every_redis_key_is_explained() -> None:
 
 
 def test_log_lines_exist() -> None:
-    """Every line of the table, or named in a runbook, is written somewhere in the package."""
+    """Every line of the table, of a runbook or of troubleshooting is written in the package."""
     written = {
         node.value
         for file in (ROOT / "daisi_ws").rglob("*.py")
@@ -294,7 +295,7 @@ def test_log_lines_exist() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     told = {line for row in rows(OPERATIONS, "## Logs") for line in in_code(row[0])}
-    runbooks = in_code(text(MONITORING).partition("\n## Runbooks\n")[2])
+    runbooks = in_code(text(MONITORING).partition("\n## Runbooks\n")[2] + prose(TROUBLE))
     phrases = {line for line in runbooks if re.fullmatch(r"[a-z][a-z':,]*( [a-z':,]+)+", line)}
     assert len(phrases) > 10
     told |= phrases
