@@ -16,7 +16,7 @@ import pytest
 from daisi_ws.embedded import free_ports
 from tests.adapters.http_support import Wire
 from tests.e2e.scene import until
-from tests.tools import tool
+from tests.tools import TOOLS, missing, tool
 
 ROOT: Final = Path(__file__).parents[2]
 NAMES: Final = ("nginx", "haproxy")
@@ -30,6 +30,8 @@ master_process off;
 pid {folder}/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 500; }}
+"""
+_NGINX_HTTP = """
 http {{
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
@@ -66,8 +68,9 @@ async def balancer(
     :param change: makes another configuration of it.
     """
     own = free_ports(1)
-    make = {"nginx": _nginx, "haproxy": _haproxy}[name]
-    command, log_file = make(tool(name), folder, own, ports, change), folder / f"{name}.log"
+    kinds = {"nginx": _nginx, "nginx-stream": _nginx_stream, "haproxy": _haproxy}
+    path, log_file = tool(name.partition("-")[0]), folder / f"{name}.log"
+    command = kinds[name](path, folder, own, ports, change)
     process = _started(command, log_file)
     try:
         await until(lambda: _listens(process, own, log_file), 20, f"{name} does not listen")
@@ -107,8 +110,31 @@ def _nginx(
     text = changed(text, r"/var/log/nginx/daisi-ws.log", str(folder / "access.log"))
     text = changed(text, r"(timeout) (?:10|65)s;", rf"\1 {TIMEOUT_SECONDS}s;")
     (folder / "daisi-ws.conf").write_text(change(_servers(text, ports)))
-    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder))
+    return _nginx_with(path, folder, (_NGINX + _NGINX_HTTP).format(folder=folder))
+
+
+def _nginx_stream(
+    path: str, folder: Path, own: int, ports: Sequence[int], change: Callable[[str], str]
+) -> list[str]:
+    text = (ROOT / "conf/nginx/daisi-ws-stream.conf").read_text()
+    text = changed(text, r"listen 80;", f"listen 127.0.0.1:{own};")
+    text = change(_servers(text, ports))
+    built = subprocess.run([path, "-V"], capture_output=True, text=True, check=True).stderr
+    module = "" if "--with-stream " in built else f"load_module {_stream_module()};\n"
+    return _nginx_with(path, folder, module + _NGINX.format(folder=folder) + text)
+
+
+def _nginx_with(path: str, folder: Path, configuration: str) -> list[str]:
+    (folder / "nginx.conf").write_text(configuration)
     return [path, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+
+
+def _stream_module() -> Path:
+    """Return the path of nginx's module, fetched or installed; the test is skipped without it."""
+    name = "ngx_stream_module.so"
+    places = (TOOLS, Path("/usr/lib/nginx/modules"), Path("/usr/lib64/nginx/modules"))
+    found = next((place / name for place in places if (place / name).exists()), None)
+    return found or missing(name)
 
 
 def _haproxy(

@@ -192,19 +192,23 @@ async def _more(crowd: Crowd, count: int) -> bool:
     return len(crowd.pods) >= count
 
 
-@pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2"])
-async def test_the_proxy_protocol(version: str, tmp_path: Path) -> None:
-    """HAProxy tells the client's address by either version; its health checks are served, too."""
-    tool("haproxy")
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [("haproxy", "send-proxy"), ("haproxy", "send-proxy-v2"), ("nginx-stream", "")],
+)
+async def test_the_proxy_protocol(name: str, version: str, tmp_path: Path) -> None:
+    """The client's address is told by HAProxy in either version, and by nginx passing TCP through;
+    health checks are served, too.
+    """
 
     def change(text: str) -> str:
-        return changed(text, r"(server gateway-\d \S+)", rf"\1 {version}")
+        return changed(text, r"(server gateway-\d \S+)", rf"\1 {version}") if version else text
 
     proxied = {"server__trusted_proxies": ("127.0.0.1",), "server__proxy_protocol": True}
     async with serving(**proxied) as running:
         with capture_logs() as lines:
             ports = [running.port, running.port]
-            async with balancer("haproxy", tmp_path, ports, change) as front:
+            async with balancer(name, tmp_path, ports, change) as front:
                 status = 0
                 async with asyncio.timeout(DEADLINE):
                     while status != 401:
