@@ -65,7 +65,8 @@ unpack_package() {
     dpkg-deb --extract "$work/$package"_*.deb "$work/root" || return
     mkdir -p "$tools" "$work/out"
     for name; do
-        found=$(find "$work/root/usr" -type f -name "${name%:*}") && [[ -n $found ]] || return
+        found=$(find "$work/root/usr" -name share -prune -o -type f -name "${name%:*}" -print -quit)
+        [[ -n $found ]] || return
         name=$work/out/${name#*:}
         mv "$found" "$name" || return
         [[ $(ldd "$name") != *"not found"* ]] || add_libraries "$package" "$name" "$work" || return
