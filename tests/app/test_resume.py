@@ -71,6 +71,7 @@ async def test_what_was_missed_is_given_before_what_comes(
     await until(lambda: first.seqs() == seen)
     await first.leave()
     missed = [await publish(nats, agent=agent) for agent in ("acme.bot", "acme.other") * 5][::2]
+    await until(lambda: at.parts.ingest.position > missed[-1])
     second = await at.user("ann", claim=Claim(seen[-1]))
     told = ready(second)
     assert (told["recovered"], told["replayed"], told["seq"]) == (True, 5, seen[-1])
@@ -177,6 +178,7 @@ async def test_a_thread_is_resumed_from_a_position_of_its_own(
     await publish(nats, "messages.chat-1")
     old = [await publish(nats, f"messages.chat-{1 + n % 2}") for n in range(6)][::2]
     other = await publish(nats)
+    await until(lambda: any(pod.parts.ingest.position >= other for pod in pods))
     tab = await pods[0].user("ann")
     await tab.choose("chat-1", Claim(old[0] - 1))
     resumed = next(m for m in tab.sink.messages() if m["type"] == "resumed")
