@@ -54,7 +54,7 @@ def _taken_unheard(on: World) -> tuple[SimPod, SimPod, Tab]:
     on.universe.run(0.5)
     looking(on, older_pod, ANN)
     on.pause(older_pod)
-    on.network.cut(newer_pod.process, older_pod.process, True)
+    on.universe.cut(*on.between(newer_pod, older_pod))
     on.redis.reset(older_pod.process)
     newer = on.connect(newer_pod, ANN)
     on.universe.run(3.0)
@@ -66,7 +66,7 @@ def _taken_unheard(on: World) -> tuple[SimPod, SimPod, Tab]:
 def events_come_to_a_pod_that_cannot_ask_whose_its_sessions_are(on: World) -> None:
     """It has gone on, and Redis does not answer it."""
     older_pod, *_ = _taken_unheard(on)
-    on.redis.cut.add(older_pod.process)
+    on.universe.cut(*on.between(older_pod, None))
     on.wake(older_pod)
     drip(on, CHATS, 20, 0.05)
     on.settle()

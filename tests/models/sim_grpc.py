@@ -101,8 +101,7 @@ class Call:
         """The other end says something, or ends."""
         caller, callee = self.ends
         way = f"answers {callee.name}>{caller.name}"
-        if not self._network.is_cut(caller, callee):
-            self._network.universe.send(way, lambda: caller.hand(lambda: self._half.feed(data)))
+        self._network.universe.send(way, lambda: caller.hand(lambda: self._half.feed(data)))
 
     def _open(self) -> None:
         self._server = Context(self, self._callee)
@@ -128,7 +127,7 @@ class Call:
             return
         if not callee.alive:
             self._network.universe.send(f"answers {callee.name}>{caller.name}", self.fail)
-        elif not self._network.is_cut(caller, callee):
+        else:
             way = f"grpc {caller.name}>{callee.name}"
             self._network.universe.send(way, lambda: callee.hand(what))
 
@@ -175,13 +174,12 @@ class Channel:
 
 
 class Network:
-    """Who serves at which address, and what is cut."""
+    """Who serves at which address."""
 
     def __init__(self, universe: Universe) -> None:
         self.universe = universe
         self.servers: dict[str, Callable[[Any], Awaitable[None]]] = {}
         self.calls: set[Call] = set()
-        self._cut: set[frozenset[str]] = set()
 
     def open_channel(self, address: str, *_: object) -> Channel:
         """In place of the adapter's; the address is the pod's name."""
@@ -196,12 +194,3 @@ class Network:
             (c for c in self.calls if process in c.ends), key=lambda c: [p.name for p in c.ends]
         ):
             call.fail()
-
-    def cut(self, one: Process, other: Process, cut: bool) -> None:
-        """Let nothing through between two pods, or everything again."""
-        pair = frozenset((one.name, other.name))
-        (self._cut.add if cut else self._cut.discard)(pair)
-
-    def is_cut(self, one: Process, other: Process) -> bool:
-        """Tell whether nothing gets through."""
-        return frozenset((one.name, other.name)) in self._cut

@@ -51,14 +51,19 @@ class SimConnection:
         self.abort()
 
     def abort(self) -> None:
-        """End it from this side."""
+        """End it from this side: who reads is told."""
+        if self._open:
+            self._end()
+            self._put(False, ConnectionError("connection aborted"))
+
+    def _end(self) -> None:
         self._open = False
         self._host.server.clients.discard(self._client)
         self._host.connections.discard(self)
 
     def reset(self) -> None:
         """The server, or the network, ends it."""
-        self.abort()
+        self._end()
         self._process.hand(lambda: self._put(False, ConnectionError("connection reset")))
 
     @property
@@ -127,11 +132,10 @@ class RedisHost:
         self.server = RedisServer(universe.wall)
         self.connections: set[SimConnection] = set()
         self.up = True
-        self.cut: set[Process] = set()
 
     def reachable(self, process: Process) -> bool:
         """Tell whether anything gets through."""
-        return self.up and process.alive and process not in self.cut
+        return self.up and process.alive
 
     def link(self, process: Process) -> RedisLink:
         """A link of a process, not started."""

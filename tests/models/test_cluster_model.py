@@ -34,7 +34,7 @@ from tests.models.world import IDENTITIES, ROOT, THREADS, World, world
 
 _SLOW = list(HealthCheck)
 _SHORT = settings(
-    max_examples=25,
+    max_examples=40,
     stateful_step_count=30,
     derandomize=True,
     database=None,
@@ -170,6 +170,34 @@ class Cluster(RuleBasedStateMachine):
             self.world.flush()
         self.world.redis.up = True
         self.world.flow(seconds, 3)
+
+    # -- the ways between them --------------------------------------------------------------------
+
+    @precondition(lambda self: self.pods)
+    @rule(data=st.data(), seconds=st.sampled_from([0.05, 0.3]))
+    def slow(self, data: st.DataObject, seconds: float) -> None:
+        """What is sent on one way takes longer, until it is another way's turn."""
+        way = data.draw(st.sampled_from(self._ways()))
+        self.world.universe.slow = {way: seconds}
+
+    @precondition(lambda self: len(self.pods) > 1)
+    @rule(data=st.data(), seconds=st.sampled_from([0.3, 1.2, 3.0]))
+    def cut(self, data: st.DataObject, seconds: float) -> None:
+        """Nothing gets through between two pods, or between a pod and Redis, for a while."""
+        pods = self.pods
+        one = data.draw(st.sampled_from(pods))
+        ways = self.world.between(one, data.draw(st.sampled_from([None, *pods])))
+        self.world.universe.cut(*ways)
+        self.world.flow(seconds, 4)
+        self.world.universe.mend(*ways)
+
+    def _ways(self) -> list[str]:
+        ways: list[str] = []
+        for one in self.pods:
+            ways += [f"nats>{one.pod_id}", f"{one.pod_id}>nats"]
+            for other in (None, *self.pods):
+                ways += self.world.between(one, other)
+        return ways
 
     # -- what must hold ---------------------------------------------------------------------------
 

@@ -129,6 +129,7 @@ class Universe:
         self.processes: list[Process] = []
         self.slow: dict[str, float] = {}
         """Seconds more that some ways take."""
+        self._cut: dict[str, list[Callable[[], None]]] = {}
         self._on_its_way: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._chances: dict[str, random.Random] = {}
@@ -156,10 +157,24 @@ class Universe:
 
     def send(self, way: str, what: Callable[[], None]) -> None:
         """Have something happen after a short delay; on one way the order is kept."""
+        if way in self._cut:
+            self._cut[way].append(what)
+            return
         delay = self.slow.get(way, 0.0) + self.chance(way).choice((0.0001, 0.0003, 0.001, 0.004))
         arrives = self.now + delay
         arrives = self._arrivals[way] = max(arrives, self._arrivals.get(way, 0.0))
         heapq.heappush(self._on_its_way, (arrives, next(self._numbers), what))
+
+    def cut(self, *ways: str) -> None:
+        """Have all that is sent on some ways wait, as bytes do that are sent again and again."""
+        for way in ways:
+            self._cut.setdefault(way, [])
+
+    def mend(self, *ways: str) -> None:
+        """Let everything through again on some ways; none: on all."""
+        for way in ways or list(self._cut):
+            for what in self._cut.pop(way, []):
+                self.send(way, what)
 
     def run(self, seconds: float) -> None:
         """Let time pass."""

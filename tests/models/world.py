@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,6 +51,15 @@ class World:
         self._flushed_at = -1e9
         self._woken_at: dict[str, float] = {}
         self.redis.server.on_set = self._stored
+
+    # -- the ways between them --------------------------------------------------------------------
+
+    def between(self, one: SimPod, other: SimPod | None) -> list[str]:
+        """Return the ways between two pods, or between a pod and Redis."""
+        if other is None:
+            return [f"redis {one.pod_id} up", f"redis {one.pod_id} down"]
+        ends = f"{one.pod_id}>{other.pod_id}", f"{other.pod_id}>{one.pod_id}"
+        return [f"{kind} {way}" for kind in ("grpc", "answers") for way in ends]
 
     # -- what happens -----------------------------------------------------------------------------
 
@@ -201,7 +211,8 @@ class World:
             if pod.process.paused:
                 self.wake(pod)
         self.redis.up = True
-        self.redis.cut.clear()
+        self.universe.slow.clear()
+        self.universe.mend()
         end = self.universe.now + SETTLE_SECONDS
         while not self.wrong and self._unrest():
             if self.universe.now > end:
@@ -243,6 +254,7 @@ class World:
 def world(seed: int) -> Iterator[World]:
     """Make a world; at the end nothing may have gone wrong in it."""
     made = World(seed)
+    random.seed(seed)  # of jitter
     with patch.object(peer_link, "open_channel", made.network.open_channel), capture_logs() as log:
         try:
             yield made
