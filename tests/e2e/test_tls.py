@@ -17,16 +17,13 @@ from daisi_ws.embedded import NatsServer, RedisServer
 from daisi_ws.embedded.authority import Authority, Pair
 from tests.adapters.redis_support import Proxy
 from tests.cluster import HOST, Host
+from tests.documents import OPERATIONS, blocks
 from tests.e2e.audit import metric
 from tests.e2e.scene import RATE, scene, until
 
 PASSWORD = "a-password-nobody-may-see"
-ACL = (
-    "on", f">{PASSWORD}", "~*", "&session_kill:*", "+@read", "+@write", "+eval", "+evalsha",
-    "+script|load", "+client|tracking", "+client|trackinginfo", "+client|caching", "+client|info",
-    "+client|kill", "+client|setinfo", "+info", "+psubscribe", "+publish", "+ping", "+hello",
-    "+auth", "+select", "+time",
-)  # fmt: skip
+ACL = ("on", f">{PASSWORD}", "~*", *blocks(OPERATIONS, "text")[0].split())
+"""What the documents say is enough."""
 
 pytestmark = pytest.mark.timeout(120)
 
