@@ -23,6 +23,8 @@ _TAGS = {
     "bool or null": {"tag:yaml.org,2002:bool"},
 }
 _NULL = "tag:yaml.org,2002:null"
+_TYPO = 8
+"""So much behind a secret's name may be a wrong name; what is longer may be the secret."""
 
 
 def read_file(path: Path) -> Layer:
@@ -89,7 +91,7 @@ class _Reader:
         else:
             # Where a colon was forgotten, the value would stand behind the first blank.
             word = name.split(maxsplit=1)[0] if name.strip() else "(empty)"
-            self._report(word, key_node, "no such key", _nearest(section, key))
+            self._report(_without_secret(word), key_node, "no such key", _nearest(section, key))
 
     def _value(self, field: Field, node: yaml.Node, origin: str) -> None:
         try:
@@ -140,6 +142,14 @@ def _field(section: str, key: str) -> Field | None:
     if field is not None:
         return field
     return next((f for f in FIELDS.values() if f.section == section and key in f.key.aliases), None)
+
+
+def _without_secret(key: str) -> str:
+    """Return a key without the value that stands right behind the name of a secret in it."""
+    section, dot, leaf = key.rpartition(".")
+    names = [f.leaf for f in FIELDS.values() if f.key.secret and leaf.startswith(f.leaf)]
+    name = max(names, key=len, default=leaf)
+    return key if len(leaf) - len(name) <= _TYPO else f"{section}{dot}{name}..."
 
 
 def _leaves(section: str) -> list[str]:

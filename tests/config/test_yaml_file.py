@@ -114,6 +114,21 @@ def test_an_unknown_key_comes_with_a_suggestion(file: Path, text: str, suggestio
     assert [problem.right for problem in read(file, text).problems] == [suggestion]
 
 
+@pytest.mark.parametrize("between", ["", ":", " ", "=", "_"])
+@pytest.mark.parametrize("section", ["auth", "app"])
+def test_a_secret_behind_its_key_is_not_shown(file: Path, between: str, section: str) -> None:
+    """Where the colon or the blank was forgotten, the value is a part of the key."""
+    (problem,) = read(file, f"{section}: {{'token_aes_key{between}{'5ec2e7' * 10}': }}").problems
+    assert problem.key in (f"{section}.token_aes_key...", f"{section}.token_aes_key")
+    assert "5ec2e7" not in str(problem)
+
+
+def test_a_misspelt_secret_is_named_as_it_is(file: Path) -> None:
+    """What is too short to be one may be a wrong name."""
+    (problem,) = read(file, "auth: {token_aes_key_prev: x}").problems
+    assert problem.key == "auth.token_aes_key_prev"
+
+
 def test_a_key_given_twice_is_a_problem(file: Path) -> None:
     """A repeated key, and a key beside its alias, are named with both lines."""
     layer = read(file, "log:\n  level: info\n  level: debug\n")
