@@ -24,10 +24,15 @@ import redis as redis_py
 import redis.asyncio as redis_asyncio
 import structlog
 import uvloop
+from hypothesis import settings
 from nats.aio.client import Client as NatsClient
 
 from daisi_ws.embedded import NatsServer, RedisServer
 from tests.processes import children, wait_until_gone
+
+# How long an example takes is the machine's business.
+settings.register_profile("untimed", settings(deadline=None))
+settings.load_profile("untimed")
 
 if TYPE_CHECKING:
     from pytest_asyncio.plugin import LoopFactory
