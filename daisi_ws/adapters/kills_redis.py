@@ -15,7 +15,8 @@ import structlog
 
 from daisi_ws.adapters import redis_keys
 from daisi_ws.adapters.redis_cluster import ClusterLink
-from daisi_ws.adapters.redis_link import RedisLink, Reply
+from daisi_ws.adapters.redis_link import RedisLink
+from daisi_ws.adapters.redis_wire import Reply
 from daisi_ws.log import limited
 
 _MOST_BYTES: Final = 4096

@@ -8,7 +8,8 @@ from typing import Final, TypeVar
 
 from daisi_ws.adapters import redis_keys
 from daisi_ws.adapters.redis_cluster import ClusterLink
-from daisi_ws.adapters.redis_link import Argument, RedisLink, Reply, Script
+from daisi_ws.adapters.redis_link import RedisLink, Script
+from daisi_ws.adapters.redis_wire import Argument, Reply
 from daisi_ws.app.ports import Acquired, Held
 
 _CHUNK: Final = 200

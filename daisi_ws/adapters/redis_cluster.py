@@ -23,7 +23,8 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from daisi_ws.adapters.redis_connect import RedisOpener, problem_of
-from daisi_ws.adapters.redis_link import Argument, RedisLink, Reply, Script, failed, tell
+from daisi_ws.adapters.redis_link import RedisLink, Script, failed, tell
+from daisi_ws.adapters.redis_wire import Argument, Reply
 from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain.errors import Unavailable
 

@@ -1,14 +1,14 @@
 """One RESP3 connection to Redis for everything a worker asks: commands, tracking, pub/sub.
 
-What is asked within a loop turn travels as one write, and replies come back in order, so a
+What is asked within a loop turn, or by what that turn has set off, travels as one write, and
+replies come back in order, so a
 thousand callers share round trips without knowing. Invalidations of tracked keys arrive on the
 same connection as the reads they concern: their order is exact.
 
 The library's own client would retry silently (a SET takes up to a minute against a frozen
 server, and a repeated `SET NX` calls us busy against ourselves); here an answer that does not
 come within the timeout ends the connection, every caller gets `Unavailable`, and the connection
-is made again in the background. Of the library only connecting (TLS, HELLO, AUTH, SELECT), the
-packing of commands and the parser are used.
+is made again in the background. Of the library only connecting (TLS, HELLO, AUTH, SELECT) is used.
 """
 
 from __future__ import annotations
@@ -21,22 +21,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
+import hiredis
 import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from daisi_ws.adapters.redis_connect import problem_of
+from daisi_ws.adapters.redis_wire import Argument, Reply, Wire, packed
 from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain.errors import Unavailable
 
-Reply: TypeAlias = Any
-Argument: TypeAlias = str | bytes | int | float
-
 _LUA: Final = Path(__file__).parent / "lua"
 _BACKOFF_SECONDS: Final = (0.05, 1.0)
-_PUSHED: Final = object()
 _CONFIRMATIONS: Final = frozenset(("subscribe", "psubscribe", "unsubscribe", "punsubscribe"))
 
 log = structlog.get_logger(__name__)
@@ -72,7 +70,7 @@ class RedisLink:
     def __init__(self, connect: Callable[[], AbstractConnection], timeout: float) -> None:
         self._make = connect
         self._timeout = timeout
-        self._connection: AbstractConnection | None = None
+        self._wire: Wire | None = None
         self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
         self._outgoing: list[bytes] = []
         self._scripts: dict[str, Script] = {}
@@ -115,7 +113,7 @@ class RedisLink:
         With a connection already there it is called now as well.
         """
         self._on_connect.append(callback)
-        if self._connection is not None:
+        if self._wire is not None:
             callback(self)
 
     def on_up(self, callback: Callable[[], None]) -> None:
@@ -160,14 +158,14 @@ class RedisLink:
         command refused; nobody needs to look at it. Replies are bytes, not text. Of the pub/sub
         commands only those with one channel or pattern are counted right.
         """
-        if self._connection is None:
+        if self._wire is None:
             return failed(Unavailable(f"Redis is away: {self.problem}"))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
-        packed = self._connection.pack_command(*command)
         if not self._outgoing:
-            loop.call_soon(self._write)
-        self._outgoing.extend(packed)
+            # In the turn after the next: by then those have asked whom this turn has woken.
+            loop.call_soon(loop.call_soon, self._write)
+        self._outgoing.append(packed(command))
         self._waiting.append((future, loop.time()))
         if self._watch is None:
             self._watch_in(loop, self._timeout)
@@ -193,22 +191,21 @@ class RedisLink:
 
     def _write(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
-        connection = self._connection
-        if outgoing and connection is not None and connection._writer is not None:  # noqa: SLF001
-            connection._writer.writelines(outgoing)  # noqa: SLF001
+        if outgoing and self._wire is not None:
+            self._wire.write(outgoing)
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
         shortest, longest = _BACKOFF_SECONDS
         pause = shortest
         while True:
-            began, connection = loop.time(), None
+            began, wire = loop.time(), None
             try:
-                connection = await self._connect()
-                self._set_up(connection)
-                await self._read(connection)
+                wire = Wire(await self._connect(), self._take)
+                self._set_up(wire)
+                await wire.ended
             except Exception as error:  # noqa: BLE001 - whatever it was, the worker needs Redis
-                if self._connection is connection:
+                if self._wire is wire:
                     self._drop(problem_of(error))
             if loop.time() - began > longest:
                 pause = shortest
@@ -225,11 +222,8 @@ class RedisLink:
             raise
         return connection
 
-    def _set_up(self, connection: AbstractConnection) -> None:
-        parser: Any = connection._parser  # noqa: SLF001
-        parser.set_invalidation_push_handler(self._pushed)
-        parser.set_pubsub_push_handler(self._pushed)
-        self._connection = connection
+    def _set_up(self, wire: Wire) -> None:
+        self._wire = wire
         self._end_predecessor()
         self.server_run = ""
         self.send("INFO", "server").add_done_callback(self._note_run)
@@ -237,7 +231,7 @@ class RedisLink:
             self.send("SCRIPT", "LOAD", script.text)
         for callback in self._on_connect:
             callback(self)
-        self.send("PING").add_done_callback(lambda probe: self._announce(connection, probe))
+        self.send("PING").add_done_callback(lambda probe: self._announce(wire, probe))
 
     def _end_predecessor(self) -> None:
         """Have Redis end our last connection, should it be there still.
@@ -263,32 +257,25 @@ class RedisLink:
             found = re.search(rb"run_id:(\w+)", told.result())
             self.server_run = found[1].decode() if found else ""
 
-    async def _read(self, connection: AbstractConnection) -> None:
-        parser: Any = connection._parser  # noqa: SLF001
-        while True:
-            # Pushes are returned one by one: skipping them inside the parser is a recursion, and
-            # a thousand of them without a reply in between would be its end.
-            reply = await parser.read_response(disable_decoding=True, push_request=True)
-            if self._connection is not connection:
-                return
-            if reply is _PUSHED:
-                continue
-            future, _ = self._waiting.popleft()
-            if not isinstance(reply, RedisError):
-                if not future.done():
-                    future.set_result(reply)
-                continue
-            if not isinstance(reply, NoScriptError):
-                _fail(future, Unavailable(f"Redis refused: {reply}"))
-                for callback in self._on_refused:
-                    callback(reply)
-            else:
-                _fail(future, reply)
-            if isinstance(reply, ReadOnlyError):
-                raise reply  # a former primary: connecting again leads to the new one
+    def _take(self, reply: Reply) -> None:
+        if isinstance(reply, hiredis.PushNotification) and not self._pushed(reply):
+            return
+        future, _ = self._waiting.popleft()
+        if not isinstance(reply, RedisError):
+            if not future.done():
+                future.set_result(reply)
+            return
+        if not isinstance(reply, NoScriptError):
+            _fail(future, Unavailable(f"Redis refused: {reply}"))
+            for callback in self._on_refused:
+                callback(reply)
+        else:
+            _fail(future, reply)
+        if isinstance(reply, ReadOnlyError):
+            raise reply  # a former primary: connecting again leads to the new one
 
-    def _announce(self, connection: AbstractConnection, probe: asyncio.Future[Reply]) -> None:
-        if self._connection is not connection or probe.cancelled() or probe.exception() is not None:
+    def _announce(self, wire: Wire, probe: asyncio.Future[Reply]) -> None:
+        if self._wire is not wire or probe.cancelled() or probe.exception() is not None:
             return
         self._up.set()
         self.down_since = None
@@ -296,17 +283,18 @@ class RedisLink:
         log.info("redis connected")
         tell(self._on_up)
 
-    async def _pushed(self, message: list[Any]) -> object:
+    def _pushed(self, message: list[Any]) -> bool:
+        """Take what is pushed; tell whether it is the reply to a command after all."""
         kind = message[0].decode() if isinstance(message[0], bytes) else str(message[0])
         if kind in _CONFIRMATIONS:
-            return message  # RESP3 confirms subscriptions by a push: it is the command's reply
+            return True  # RESP3 confirms subscriptions by a push
         callback = self._on_push.get(kind)
         if callback is not None:
             try:
                 callback(message)
             except Exception:
                 log.exception("push from redis not handled", kind=kind)
-        return _PUSHED
+        return False
 
     def _watch_in(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         due = loop.time() + seconds
@@ -340,16 +328,15 @@ class RedisLink:
             tell(self._on_down)
 
     def _disconnect(self, problem: str) -> None:
-        connection, self._connection = self._connection, None
+        wire, self._wire = self._wire, None
         waiting, self._waiting = self._waiting, deque()
         self._outgoing = []
         self.problem = problem
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        if connection is not None and connection._writer is not None:  # noqa: SLF001
-            connection._writer.transport.abort()  # noqa: SLF001
-            connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001
+        if wire is not None:
+            wire.abort()
         for future, _ in waiting:
             _fail(future, Unavailable(f"Redis is away: {problem}"))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
+import hiredis
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from daisi_ws.adapters.redis_link import RedisLink
 from tests.models.sim_redis import Client, RedisServer
@@ -16,19 +17,16 @@ from tests.models.virtual_time import Process, Universe
 
 TIMEOUT_SECONDS = 0.5
 
-Handler = Callable[[list[Any]], Any]
-
 
 class SimConnection:
-    """What :class:`RedisLink` uses of the library's connection, parser and writer in one."""
+    """What :class:`RedisLink` uses of the library's connection, its parser and the transport."""
 
     def __init__(self, host: RedisHost, process: Process) -> None:
         self._host = host
         self._process = process
         self._client = Client(self._push)
-        self._replies: deque[tuple[bool, Any]] = deque()
-        self._arrived = asyncio.Event()
-        self._handler: Handler | None = None
+        self._commands = hiredis.Reader()
+        self._protocol: asyncio.Protocol | None = None
         self._open = False
         self._writer = self._parser = self.transport = self
 
@@ -51,77 +49,80 @@ class SimConnection:
         self.abort()
 
     def abort(self) -> None:
-        """End it from this side: who reads is told."""
-        if self._open:
-            self._end()
-            self._put(False, ConnectionError("connection aborted"))
-
-    def _end(self) -> None:
+        """End it from this side: whoever does knows."""
         self._open = False
         self._host.server.clients.discard(self._client)
         self._host.connections.discard(self)
 
     def reset(self) -> None:
         """The server, or the network, ends it."""
-        self._end()
-        self._process.hand(lambda: self._put(False, ConnectionError("connection reset")))
+        self.abort()
+        self._process.hand(self._lost)
+
+    def _lost(self) -> None:
+        if self._protocol is not None:
+            self._protocol.connection_lost(ConnectionError("connection reset"))
 
     @property
     def process(self) -> Process:
         """Whose it is."""
         return self._process
 
-    # -- writer -----------------------------------------------------------------------------------
+    # -- transport and parser ---------------------------------------------------------------------
 
-    def pack_command(self, *command: object) -> list[tuple[object, ...]]:
-        """A command is a packet."""
-        return [command]
+    def set_protocol(self, protocol: asyncio.Protocol) -> None:
+        """Who gets the bytes."""
+        self._protocol = protocol
 
-    def writelines(self, commands: Iterable[tuple[object, ...]]) -> None:
+    @staticmethod
+    def parse_error(text: str) -> RedisError:
+        """The exception for an error."""
+        kind = NoScriptError if text.startswith("NOSCRIPT") else ResponseError
+        return kind(text)
+
+    def write(self, data: bytes) -> None:
         """Send commands; they are done in order, each by itself."""
-        for command in commands:
+        self._commands.feed(data)
+        while (command := self._commands.gets()) is not False:
             self._send("up", partial(self._execute, command))
 
     def _execute(self, command: Sequence[object]) -> None:
         if self._open:
-            reply = self._host.server.execute(self._client, *command)
-            self._send("down", lambda: self._process.hand(lambda: self._put(False, reply)))
+            self._answer(_encoded(self._host.server.execute(self._client, *command)))
 
     def _push(self, message: list[Any]) -> None:
-        self._send("down", lambda: self._process.hand(lambda: self._put(True, message)))
+        self._answer(b">" + _encoded(message)[1:])
+
+    def _answer(self, data: bytes) -> None:
+        self._send("down", lambda: self._process.hand(lambda: self._arrive(data)))
+
+    def _arrive(self, data: bytes) -> None:
+        assert self._protocol is not None
+        self._protocol.data_received(data)
 
     def _send(self, way: str, what: Callable[[], None]) -> None:
         if self._host.reachable(self._process):
             self._host.universe.send(f"redis {self._process.name} {way}", what)
 
-    # -- parser -----------------------------------------------------------------------------------
 
-    def set_invalidation_push_handler(self, handler: Handler) -> None:
-        """Who takes pushes: both kinds are the same handler's."""
-        self._handler = handler
-
-    def set_pubsub_push_handler(self, handler: Handler) -> None:
-        """As above."""
-        self._handler = handler
-
-    async def read_response(self, *, disable_decoding: bool, push_request: bool) -> Any:
-        """Return the next reply, or what the handler made of a push."""
-        assert disable_decoding
-        assert push_request
-        while not self._replies:
-            self._arrived.clear()
-            await self._arrived.wait()
-        pushed, reply = self._replies.popleft()
-        if pushed:
-            assert self._handler is not None
-            return await self._handler(reply)
-        if isinstance(reply, ConnectionError):
-            raise reply
-        return reply
-
-    def _put(self, pushed: bool, reply: Any) -> None:
-        self._replies.append((pushed, reply))
-        self._arrived.set()
+def _encoded(reply: Any) -> bytes:
+    """Return a reply as RESP3 has it."""
+    match reply:
+        case None:
+            return b"_\r\n"
+        case int():
+            return b":%d\r\n" % reply
+        case bytes() | str():
+            data = reply if isinstance(reply, bytes) else reply.encode()
+            return b"$%d\r\n%b\r\n" % (len(data), data)
+        case list() | set():
+            head = b"~" if isinstance(reply, set) else b"*"
+            return b"%b%d\r\n%b" % (head, len(reply), b"".join(map(_encoded, reply)))
+        case NoScriptError():
+            return b"-NOSCRIPT %b\r\n" % str(reply).encode()
+        case RedisError():
+            return b"-ERR %b\r\n" % str(reply).encode()
+    raise AssertionError(f"no reply: {reply!r}")
 
 
 class RedisHost:
