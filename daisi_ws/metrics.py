@@ -197,9 +197,9 @@ class Metrics:
         )
         self.cache = self._counter(
             "cache_lookups",
-            "Look-ups in caches, by outcome (hit, miss, error).",
-            cache=["token_memory", "token_redis"],
-            outcome=["hit", "miss", "error"],
+            "Look-ups in caches, by outcome (hit, miss).",
+            cache=["token_memory"],
+            outcome=["hit", "miss"],
         )
         self.lock_attempts = self._counter(
             "session_lock_attempts",

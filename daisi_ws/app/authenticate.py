@@ -1,8 +1,8 @@
 """Who may connect: API keys, tokens, and the issue of tokens.
 
-A token is looked up in memory, then in the cache that pods share, then decrypted; whatever says
-it is good, its expiry is compared with the clock each time. Without the shared cache all of it
-works.
+A token is looked up in memory, then decrypted; whatever says it is good, its expiry is compared
+with the clock each time. The cache that pods share is written for older pods and not asked:
+decryption takes microseconds, a question to Redis a turn more of the loop, a write and a read.
 
 Each API key and each token key may have a previous value, good until a date: what came with it by
 then is accepted and counted, and nothing that remembers a token outlives the date.
@@ -18,10 +18,10 @@ from hashlib import sha256
 from typing import Final
 
 from daisi_ws.app.token_memory import TokenMemory
-from daisi_ws.app.token_ports import TokenKey, UntrustedEntry
+from daisi_ws.app.token_ports import TokenKey
 from daisi_ws.config import Config, previous_of
 from daisi_ws.domain import token as tokens
-from daisi_ws.domain.errors import InvalidAPIKey, InvalidToken, Refusal, Unavailable
+from daisi_ws.domain.errors import InvalidAPIKey, InvalidToken, Refusal
 from daisi_ws.domain.principal import Kind, Principal
 from daisi_ws.metrics import Metrics
 
@@ -104,7 +104,7 @@ class Authenticator:
             another path; `reason` says which.
         """
         try:
-            principal = await self._valid(kind, token)
+            principal = self._valid(kind, token)
             _check_path(principal, path)
         except InvalidToken as error:
             raise self._failed(kind, error) from None
@@ -117,7 +117,7 @@ class Authenticator:
         :raises InvalidToken: as :meth:`principal`, or of another identity or scope.
         """
         try:
-            fresh = await self._valid(principal.kind, token)
+            fresh = self._valid(principal.kind, token)
             _check_same(principal, fresh)
         except InvalidToken as error:
             raise self._failed(principal.kind, error) from None
@@ -143,7 +143,7 @@ class Authenticator:
         maker = self._openers[kind][0].key.codec
         return maker.encode(tokens.requested(kind, body, self._clock()))
 
-    async def _valid(self, kind: Kind, token: str | None) -> Principal:
+    def _valid(self, kind: Kind, token: str | None) -> Principal:
         if not token:
             raise InvalidToken("a token is needed", reason="missing")
         digest = _digest(token)
@@ -156,48 +156,23 @@ class Authenticator:
                 break
         self._metrics.cache.labels("token_memory", "miss" if principal is None else "hit").inc()
         if principal is None:
-            opener, principal = await self._open(kind, openers, token, digest)
+            opener, principal = self._open(kind, openers, token, digest)
         if opener.previous:
             self._metrics.previous_keys.labels(_TOKEN_KEYS[kind]).inc()
         return principal
 
-    async def _open(
+    def _open(
         self, kind: Kind, openers: Sequence[_Opener], token: str, digest: bytes
     ) -> tuple[_Opener, Principal]:
-        openers[0].key.codec.check_form(token)
-        found = await self._shared(kind, openers, digest)
-        content = b""
-        if found is None:
-            opener, content = _decode(openers, token)
-            principal = tokens.read(kind, content)
-        else:
-            opener, principal = found
+        opener, content = _decode(openers, token)
+        principal = tokens.read(kind, content)
         now = self._clock()
         if principal.expires_at <= now:
             raise InvalidToken("the token has expired", reason="expired")
         ttl = min(self._cache_seconds(kind), principal.expires_at - now, opener.key.until - now)
         opener.memory.put(kind, digest, principal, now + ttl)
-        if content:
-            opener.key.cache.put(digest, content, ttl)
+        opener.key.cache.put(digest, content, ttl)
         return opener, principal
-
-    async def _shared(
-        self, kind: Kind, openers: Sequence[_Opener], digest: bytes
-    ) -> tuple[_Opener, Principal] | None:
-        found, outcome = None, "miss"
-        for opener in openers:
-            try:
-                content = await opener.key.cache.get(digest)
-                if content is not None:
-                    found, outcome = (opener, tokens.read(kind, content)), "hit"
-                break
-            except UntrustedEntry:
-                outcome = "error"  # or that of the key before it
-            except (Unavailable, InvalidToken):
-                outcome = "error"
-                break
-        self._metrics.cache.labels("token_redis", outcome).inc()
-        return found
 
     def _cache_seconds(self, kind: Kind) -> float:
         auth = self._config().auth

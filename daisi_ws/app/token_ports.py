@@ -8,21 +8,11 @@ from math import inf
 from typing import Protocol
 
 
-class UntrustedEntry(Exception):
-    """A cache entry that nobody with the token key has made: it is as good as none."""
-
-
 class TokenCodec(Protocol):
     """Encryption of one kind of token; the other kind has another key."""
 
     def encode(self, content: Mapping[str, object]) -> str:
         """Return a token with this content."""
-
-    def check_form(self, token: str) -> None:
-        """Refuse what cannot be a token, without decrypting: nobody need be asked about it.
-
-        :raises InvalidToken: malformed; the message is that of :meth:`decode`.
-        """
 
     def decode(self, token: str) -> bytes:
         """Return the content of a token, as JSON text.
@@ -32,16 +22,7 @@ class TokenCodec(Protocol):
 
 
 class TokenCache(Protocol):
-    """Contents of valid tokens of one kind, by the SHA-256 of the token."""
-
-    async def get(self, digest: bytes) -> bytes | None:
-        """Return a token's content as JSON text, None if it is not known.
-
-        Whether it has expired is the caller's question.
-
-        :raises UntrustedEntry: there is an entry, but not one of ours for this very token.
-        :raises Unavailable: the cache is away.
-        """
+    """Contents of valid tokens of one kind, by the SHA-256 of the token: older pods read them."""
 
     def put(self, digest: bytes, content: bytes, ttl_seconds: float) -> None:
         """Remember a content; returns before that has happened, and nobody learns if it fails."""

@@ -16,10 +16,8 @@ from daisi_ws.adapters.locks_redis import LocksRedis
 from daisi_ws.adapters.pb.dws_message_fwd_pb2 import PushEventRequest
 from daisi_ws.adapters.pods_redis import PodsRedis, _decode_pod, decode_reader
 from daisi_ws.adapters.push_event import payload_of, subject_of
-from daisi_ws.adapters.token_cache_redis import RedisTokenCache
 from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
 from daisi_ws.app.ports import Acquired, Held, PodRecord, ReaderRecord
-from daisi_ws.app.token_ports import UntrustedEntry
 from daisi_ws.domain import packets, subjects
 from daisi_ws.domain.consumer import AckSubject, parse_ack_subject
 from daisi_ws.domain.errors import BadRequest, InvalidToken, Unavailable
@@ -100,38 +98,6 @@ def token(data: bytes) -> bool:
     assert len(text) - len(text.rstrip("=")) < 3
     assert msgspec.json.decode(content) == _CONTENT
     return True
-
-
-class _OneEntry:
-    """A link to a Redis in which there is one entry."""
-
-    def __init__(self) -> None:
-        self.entry: bytes | None = None
-        self.stored: bytes = b""
-
-    async def call(self, *_: object) -> bytes | None:
-        return self.entry
-
-    def send(self, *command: object) -> None:
-        self.stored = str(command[2]).encode()
-
-
-_entries = _OneEntry()
-_cache = RedisTokenCache(_entries, "user", _KEY)  # type: ignore[arg-type] # of the link two methods
-_cache.put(b"d" * 32, json.dumps(_CONTENT).encode(), 60)
-
-
-def cached_token(data: bytes) -> bool:
-    """An entry that was not written with the key is not believed."""
-    _entries.entry = data
-    try:
-        _cache.get(b"d" * 32).send(None)
-    except StopIteration as done:
-        assert json.loads(done.value) == _CONTENT
-        return True
-    except UntrustedEntry:
-        return False
-    raise AssertionError("it waited")
 
 
 # -- between pods ---------------------------------------------------------------------------------
@@ -308,7 +274,6 @@ TARGETS = [
         [b"_INBOX.x", b".", b".1", b"-1"],
     ),
     Target("token", token, [t.encode() for t in _TOKENS], [b"=", b"==", b"-", b"_", b"A" * 40]),
-    Target("cached-token", cached_token, [_entries.stored], [b'"mac":', b'"user_id":"bob"'], 2),
     Target(
         "packet",
         packet,
