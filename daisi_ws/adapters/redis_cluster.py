@@ -156,9 +156,14 @@ class ClusterLink:
         """See :meth:`RedisLink.call`."""
         return await self.send(*command)
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+    def run(
+        self, script: Script, keys: Sequence[str], args: Sequence[Argument]
+    ) -> asyncio.Future[Reply]:
         """Run a Lua script; all its keys are of one slot."""
-        return await self.node_of(keys[0]).run(script, keys, args)
+        try:
+            return self.node_of(keys[0]).run(script, keys, args)
+        except Unavailable as error:
+            return failed(error)
 
     # -- who has what -----------------------------------------------------------------------------
 

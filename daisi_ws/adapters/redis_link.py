@@ -37,6 +37,9 @@ _LUA: Final = Path(__file__).parent / "lua"
 _BACKOFF_SECONDS: Final = (0.05, 1.0)
 _CONFIRMATIONS: Final = frozenset(("subscribe", "psubscribe", "unsubscribe", "punsubscribe"))
 
+_Asked = tuple[asyncio.Future[Reply], float, Sequence[Argument] | None]
+"""Whose reply is next, since when, and what is sent instead if Redis does not know the script."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -71,7 +74,7 @@ class RedisLink:
         self._make = connect
         self._timeout = timeout
         self._wire: Wire | None = None
-        self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
+        self._waiting: deque[_Asked] = deque()
         self._outgoing: list[bytes] = []
         self._scripts: dict[str, Script] = {}
         self._on_connect: list[Callable[[RedisLink], None]] = []
@@ -160,16 +163,28 @@ class RedisLink:
         """
         if self._wire is None:
             return failed(Unavailable(f"Redis is away: {self.problem}"))
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._ask(future, command)
+        return future
+
+    def _ask(
+        self,
+        future: asyncio.Future[Reply],
+        command: Sequence[Argument],
+        unknown: Sequence[Argument] | None = None,
+    ) -> None:
+        """Send a command whose reply a future gets.
+
+        :param unknown: what is sent instead if Redis does not know the script.
+        """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Reply] = loop.create_future()
         if not self._outgoing:
             # In the turn after the next: by then those have asked whom this turn has woken.
             loop.call_soon(loop.call_soon, self._write)
         self._outgoing.append(packed(command))
-        self._waiting.append((future, loop.time()))
+        self._waiting.append((future, loop.time(), unknown))
         if self._watch is None:
             self._watch_in(loop, self._timeout)
-        return future
 
     async def call(self, *command: Argument) -> Reply:
         """Send a command and wait for its reply.
@@ -178,16 +193,17 @@ class RedisLink:
         """
         return await self.send(*command)
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
-        """Run a Lua script. It is sent before this waits for anything.
-
-        :raises Unavailable: see :meth:`send`.
-        """
+    def run(
+        self, script: Script, keys: Sequence[str], args: Sequence[Argument]
+    ) -> asyncio.Future[Reply]:
+        """Run a Lua script; see :meth:`send`."""
+        if self._wire is None:
+            return failed(Unavailable(f"Redis is away: {self.problem}"))
         self._scripts[script.digest] = script
-        try:
-            return await self.send("EVALSHA", script.digest, len(keys), *keys, *args)
-        except NoScriptError:
-            return await self.send("EVAL", script.text, len(keys), *keys, *args)
+        rest = (len(keys), *keys, *args)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._ask(future, ("EVALSHA", script.digest, *rest), ("EVAL", script.text, *rest))
+        return future
 
     def _write(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
@@ -260,17 +276,17 @@ class RedisLink:
     def _take(self, reply: Reply) -> None:
         if isinstance(reply, hiredis.PushNotification) and not self._pushed(reply):
             return
-        future, _ = self._waiting.popleft()
+        future, _, unknown = self._waiting.popleft()
         if not isinstance(reply, RedisError):
             if not future.done():
                 future.set_result(reply)
             return
-        if not isinstance(reply, NoScriptError):
-            _fail(future, Unavailable(f"Redis refused: {reply}"))
-            for callback in self._on_refused:
-                callback(reply)
-        else:
-            _fail(future, reply)
+        if isinstance(reply, NoScriptError) and unknown is not None:
+            self._ask(future, unknown)
+            return
+        _fail(future, Unavailable(f"Redis refused: {reply}"))
+        for callback in self._on_refused:
+            callback(reply)
         if isinstance(reply, ReadOnlyError):
             raise reply  # a former primary: connecting again leads to the new one
 
@@ -337,7 +353,7 @@ class RedisLink:
             self._watch = None
         if wire is not None:
             wire.abort()
-        for future, _ in waiting:
+        for future, _, _ in waiting:
             _fail(future, Unavailable(f"Redis is away: {problem}"))
 
 

@@ -49,10 +49,12 @@ class RoutesRedis:
         self._reader_key = redis_keys.reader(stream_name, not link.in_order)
         self._ttl = ttl
         self._shared = shared
+        self._add = Script.load("route_add")
         self._forget = Script.load("forget_pod")
         self._renew = Script.load("renew_routes")
         self._invalidated: list[Callable[[Sequence[str] | None], None]] = []
         self._tracked: WeakSet[RedisLink] = WeakSet()
+        link.keep_loaded(self._add, self._forget, self._renew)
         link.on_connect(self._track)
         link.on_push("invalidate", self._on_push)
         link.on_down(lambda: self._tell(None))
@@ -72,8 +74,16 @@ class RoutesRedis:
         """See :meth:`Routes.add`."""
         ttl = int(self._ttl() * 1000)
         sent = [self._link.send("SREM", route_key(interest), self._pod_id) for interest in removed]
-        for interest in interests:
-            key = route_key(interest)
+        keys = [route_key(interest) for interest in interests]
+        if self._link.in_order and not self._shared:
+            for at in range(0, len(keys), _CHUNK):
+                chunk = (self._reader_key, *keys[at : at + _CHUNK])
+                sent.append(self._link.run(self._add, chunk, (self._pod_id, ttl)))
+            told = [await reply for reply in sent][len(removed) :]
+            # Each has found a reader that may not know its routes: the newest is the one to ask.
+            found = [record for record in map(decode_reader, told) if record is not None]
+            return max(found, key=lambda record: record.epoch, default=None), []
+        for key in keys:
             sent.append(self._link.send("SADD", key, self._pod_id))
             sent.append(self._link.send("PEXPIRE", key, ttl))
         if not self._link.in_order:
@@ -82,12 +92,12 @@ class RoutesRedis:
             await asyncio.gather(*sent)
         reader = self._link.send("GET", self._reader_key)
         if not self._shared:
-            *_, found = await asyncio.gather(*sent, reader)
-            return decode_reader(found), []
-        *_, found, pods = await asyncio.gather(
+            *_, record = await asyncio.gather(*sent, reader)
+            return decode_reader(record), []
+        *_, record, pods = await asyncio.gather(
             *sent, reader, self._link.send("SMEMBERS", redis_keys.PODS)
         )
-        return decode_reader(found), sorted(member.decode() for member in pods)
+        return decode_reader(record), sorted(member.decode() for member in pods)
 
     async def remove(self, interests: Sequence[str]) -> None:
         """See :meth:`Routes.remove`."""

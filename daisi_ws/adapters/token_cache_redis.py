@@ -7,6 +7,7 @@ kind, the token's digest and the content in canonical form.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from typing import Final
@@ -45,4 +46,6 @@ class RedisTokenCache:
         bound = f"{self._kind}:{digest.hex()}:{text}".encode()
         mac = hmac.digest(self._key, bound, "sha256").hex()
         key = redis_keys.token_cache(self._kind, digest.hex())
-        self._link.send("SET", key, f'{text[:-1]},"mac":"{mac}"}}', "PX", ttl)
+        entry = f'{text[:-1]},"mac":"{mac}"}}'
+        # Behind what this turn of the loop asks and somebody waits for, to travel with all of it.
+        asyncio.get_running_loop().call_soon(self._link.send, "SET", key, entry, "PX", ttl)

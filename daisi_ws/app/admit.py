@@ -118,22 +118,19 @@ class Admission:
         if claim is not None:
             self._resumption.hold(connection)
         self._hub.join(connection)
-        early = claim is None or claim.seq is None
-        session = asyncio.ensure_future(self._sessions.acquire(connection)) if early else None
         try:
             async with asyncio.timeout(self._timeout()):
-                connection.position = await self._subscribe(connection)
-                if claim is not None and claim.seq is not None:
+                complete = self._subscribe(connection)
+                if claim is None or claim.seq is None:
+                    await self._sessions.acquire(connection)
+                    connection.position = await complete
+                else:
+                    connection.position = await complete
                     await self._resumption.joining(connection, claim)
-                session = session or asyncio.ensure_future(self._sessions.acquire(connection))
-                await session
+                    await self._sessions.acquire(connection)
                 if claim is not None and self._resumption.is_outrun(connection):
                     await self._resumption.joining(connection, claim)
         except BaseException as error:  # noqa: BLE001 - whatever it was, all is given back
-            # The release must come after whatever the acquisition has already sent.
-            if session is not None:
-                session.cancel()
-                await asyncio.gather(session, return_exceptions=True)
             await self.leave(connection, CloseReason.INTERNAL_ERROR)
             raise _refusal(error) from None
         log.debug("session and routes are ours", connection_id=connection.connection_id)
@@ -193,13 +190,15 @@ class Admission:
         except Unavailable as problem:
             log.info("session lock not handed back, it expires", problem=str(problem))
 
-    async def _subscribe(self, connection: Connection) -> Point:
-        if not connection.principal.subject:
-            if not self._delivery.stream:
-                problem = "this pod does not know the stream yet; try again in a moment"
-                raise SubscriptionFailure("not admitted", details=problem)
-            return self._delivery.point
-        return await self._interests.want(connection, connection.principal.subject)
+    def _subscribe(self, connection: Connection) -> asyncio.Future[Point]:
+        if connection.principal.subject:
+            return self._interests.want(connection, connection.principal.subject)
+        if not self._delivery.stream:
+            problem = "this pod does not know the stream yet; try again in a moment"
+            raise SubscriptionFailure("not admitted", details=problem)
+        at_once: asyncio.Future[Point] = asyncio.get_running_loop().create_future()
+        at_once.set_result(self._delivery.point)
+        return at_once
 
     async def _look_at(self, connection: Connection, subject: str, *, silent: bool) -> Point:
         """Subscribe to a thread instead of the one before; return from where it is complete.

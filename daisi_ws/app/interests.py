@@ -65,9 +65,9 @@ class Interests:
         self._clock = clock
         self._asked_at: dict[str, float] = {}
         self._since: dict[str, Point] = {}
-        self._adding: dict[str, asyncio.Future[Point]] = {}
-        self._silent: dict[str, dict[Connection, asyncio.Future[Point]]] = {}
-        """Who is subscribed only when the addition is complete, by interest."""
+        self._adding: dict[str, dict[asyncio.Future[Point], Connection | None]] = {}
+        """Who waits for an addition, with the connection that is subscribed only when it is
+        complete, if it is one of those; by interest."""
         self._new: list[str] = []
         self._removing: dict[str, bool] = {}
         """What is to be deregistered, and whether it is surely registered until then."""
@@ -75,38 +75,35 @@ class Interests:
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
-    async def want(self, connection: Connection, interest: str, *, silent: bool = False) -> Point:
-        """Subscribe a connection; return after which point it is complete.
+    def want(
+        self, connection: Connection, interest: str, *, silent: bool = False
+    ) -> asyncio.Future[Point]:
+        """Subscribe a connection; the future has the point after which it is complete.
+
+        What has to be asked for that is asked whether or not somebody waits. The future's errors:
+        `SubscriptionFailure` if the reader could not be told in time, `Unavailable` if Redis is
+        away; nobody needs to look at it.
 
         :param silent: it gets nothing of this before it is complete, and nothing at all if that
             fails: for who reads from the stream what came until then.
-        :raises SubscriptionFailure: the reader could not be told in time.
-        :raises Unavailable: Redis is away.
         """
-        adding = self._adding.get(interest)
-        if adding is None:
+        complete: asyncio.Future[Point] = asyncio.get_running_loop().create_future()
+        waiting = self._adding.get(interest)
+        if waiting is None:
             if self._removing.pop(interest, False):
                 self._asked_at[interest] = self._clock()
             if interest in self._asked_at:
                 self._asked_at[interest] = self._clock()
                 self._hub.add(connection, interest)
-                return self._complete_after(interest)
-            adding = self._adding[interest] = asyncio.get_running_loop().create_future()
+                complete.set_result(self._complete_after(interest))
+                return complete
+            waiting = self._adding[interest] = {}
             self._new.append(interest)
             self._schedule()
-        if silent:
-            return await self._wait_silently(connection, interest)
-        self._hub.add(connection, interest)
-        return await asyncio.shield(adding)
-
-    async def _wait_silently(self, connection: Connection, interest: str) -> Point:
-        waiting = self._silent.setdefault(interest, {})
-        complete: asyncio.Future[Point] = asyncio.get_running_loop().create_future()
-        waiting[connection] = complete
-        try:
-            return await complete
-        finally:
-            waiting.pop(connection, None)
+        waiting[complete] = connection if silent else None
+        if not silent:
+            self._hub.add(connection, interest)
+        return complete
 
     def unwanted(self, interests: Sequence[str]) -> None:
         """Deregister interests that no connection here has any more."""
@@ -219,20 +216,22 @@ class Interests:
         for interest in added:
             self._asked_at[interest] = now
             self._since[interest] = position
-            self._adding.pop(interest).set_result(position)
-            for connection, complete in self._silent.pop(interest, {}).items():
-                if not complete.done():
+            for complete, connection in self._adding.pop(interest).items():
+                if complete.done():
+                    continue
+                if connection is None:
+                    complete.set_result(position)
+                else:
                     self._hub.add(connection, interest)
                     complete.set_result(further(position, self._delivery.point))
         self.unwanted(added)
 
     def _fail(self, added: list[str], error: Exception) -> None:
         for interest in added:
-            future = self._adding.pop(interest)
-            for waiting in (future, *self._silent.pop(interest, {}).values()):
-                if not waiting.done():
-                    waiting.set_exception(error)
-                    waiting.exception()
+            for complete in self._adding.pop(interest):
+                if not complete.done():
+                    complete.set_exception(error)
+                    complete.exception()
             self.unserved(interest)
 
     def _remove_later(self, interests: Iterable[str]) -> None:

@@ -40,6 +40,18 @@ async def test_commands_of_a_turn_travel_together(
         assert await _reads_processed(redis) - before <= 4
 
 
+async def test_what_a_turn_sets_off_travels_with_it(
+    redis_url: str, redis: redis_asyncio.Redis
+) -> None:
+    """Tasks that a turn has woken ask in the next one: that is not a second write."""
+    async with linked(redis_url) as link:
+        before = await _reads_processed(redis)
+        asked = link.send("GET", "x"), asyncio.create_task(link.call("GET", "y"))
+        await asyncio.gather(*asked)
+        # The second of them is this question itself.
+        assert await _reads_processed(redis) - before == 2
+
+
 async def test_refused_command_harms_no_other(redis_url: str) -> None:
     """An error reply is one caller's `Unavailable`; the connection and the others go on."""
     async with linked(redis_url) as link:

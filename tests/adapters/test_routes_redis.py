@@ -123,6 +123,17 @@ async def test_add_tells_the_reader_as_of_after_the_addition(
     assert await routes.owners([CHATS]) == [frozenset()]
 
 
+async def test_add_of_hundreds(routes: RoutesRedis, pods: PodsRedis, redis: Redis) -> None:
+    """However many there are, each is added, with its TTL, and the reader is told."""
+    await pods.claim_reader("host-0-7", "wa_stream@x", 12.5)
+    interests = [subjects.thread("c1", "a1", f"chat-{n}") for n in range(450)]
+    reader, _ = await routes.add(interests)
+    assert reader is not None
+    assert reader.pod_id == "host-0-7"
+    assert await routes.owners(interests) == [frozenset({"host-0-1"})] * 450
+    assert 290_000 < await redis.pttl("route:c1:a1:messages:chat-449") <= 300_000
+
+
 async def test_a_living_pod_is_not_forgotten(
     routes: RoutesRedis, pods: PodsRedis, redis: Redis
 ) -> None:

@@ -429,6 +429,7 @@ async def test_write_to_redis_delays_nobody(fresh_redis: RedisServer) -> None:
         fresh_redis.pause()
         await desk.auth.principal("user", desk.user(), PATH)  # although nobody answers
         fresh_redis.resume()
+        await link.call("PING")
         assert await link.call("DBSIZE") == 1
 
 

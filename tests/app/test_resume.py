@@ -262,12 +262,12 @@ async def test_who_gives_up_waiting_for_a_thread_leaves_nothing(
     """Gone before its subscription was complete: the pod leaves the route again."""
     tab = await pushed.pod.user("ann")
     choosing = asyncio.create_task(tab.choose("chat-1", Claim(0)))
-    await until(lambda: bool(pushed.pod.parts.interests._silent))
+    await until(lambda: bool(pushed.pod.parts.interests._adding))
     choosing.cancel()
     await asyncio.gather(choosing, return_exceptions=True)
     await tab.leave()
     await until(lambda: bool(pushed.seqs))
-    await until(lambda: not pushed.pod.parts.interests._silent)
+    await until(lambda: not pushed.pod.parts.interests._adding)
     assert not pushed.pod.parts.hub.wanted(thread("acme", "bot", "chat-1"))
     async with asyncio.timeout(10):
         while await redis.exists("route:acme:bot:messages:chat-1"):
