@@ -70,6 +70,7 @@ class Tally:
         "latency_sum",
         "message",
         "other_sent",
+        "pongs",
         "pushed_in",
         "route_hits",
         "route_misses",
@@ -83,7 +84,7 @@ class Tally:
     def reset(self) -> None:
         """Start over."""
         self.chat = self.message = self.agent = 0
-        self.delivered = self.duplicates = self.other_sent = 0
+        self.delivered = self.duplicates = self.other_sent = self.pongs = 0
         self.pushed_in = self.unwanted = 0
         self.route_hits = self.route_misses = 0
         self.latency_sum = 0.0
@@ -94,6 +95,16 @@ class Tally:
         """Count `deliveries` of one event that took this long from broker to socket write."""
         self.latency_counts[bisect_left(LATENCY_BUCKETS, seconds)] += deliveries
         self.latency_sum += seconds * deliveries
+
+
+class _Counter(Counter):
+    """A counter that finds the children of known label values without the library's checks."""
+
+    def labels(self, *values: str) -> Counter:  # type: ignore[override]
+        """Return the child of these values."""
+        known: dict[tuple[str, ...], Counter] = vars(self)["_metrics"]
+        child = known.get(values)
+        return super().labels(*values) if child is None else child
 
 
 class _BulkHistogram(Histogram):
@@ -126,7 +137,7 @@ class Metrics:
         A series that comes with its first event has no increase at that event, and a dashboard
         cannot tell "never" from "no such metric".
         """
-        counter = Counter(f"dws_{name}", text, tuple(labels), registry=self.registry)
+        counter = _Counter(f"dws_{name}", text, tuple(labels), registry=self.registry)
         for values_of_labels in itertools.product(*labels.values()) if labels else ():
             counter.labels(*values_of_labels)
         return counter
@@ -321,20 +332,18 @@ class Metrics:
         for kind in _EVENT_TYPES:
             if count := getattr(tally, kind):
                 self.events.labels(kind).inc(count)
-        if tally.delivered:
-            self.messages_sent.labels("event").inc(tally.delivered)
-        if tally.other_sent:
-            self.messages_sent.labels("other").inc(tally.other_sent)
-        if tally.duplicates:
-            self.redelivered.inc(tally.duplicates)
-        if tally.unwanted:
-            self.unrouted.inc(tally.unwanted)
-        if tally.pushed_in:
-            self.grpc_received.inc(tally.pushed_in)
-        if tally.route_hits:
-            self.route_cache.labels("hit").inc(tally.route_hits)
-        if tally.route_misses:
-            self.route_cache.labels("miss").inc(tally.route_misses)
+        for counter, count in (
+            (self.messages_sent.labels("event"), tally.delivered),
+            (self.messages_sent.labels("other"), tally.other_sent),
+            (self.messages_received.labels("pong"), tally.pongs),
+            (self.redelivered, tally.duplicates),
+            (self.unrouted, tally.unwanted),
+            (self.grpc_received, tally.pushed_in),
+            (self.route_cache.labels("hit"), tally.route_hits),
+            (self.route_cache.labels("miss"), tally.route_misses),
+        ):
+            if count:
+                counter.inc(count)
         self.delivery_latency.observe_many(tally.latency_counts, tally.latency_sum)
         tally.reset()
 

@@ -24,12 +24,23 @@ if sys.argv[2:]:
 """
 
 
+def test_labels_find_one_child() -> None:
+    """Known values or not, the second look finds what the first one made."""
+    metrics = Metrics()
+    for values in (("user",), ("never heard of",)):
+        metrics.auth_success.labels(*values).inc()
+        metrics.auth_success.labels(*values).inc()
+        count = metrics.registry.get_sample_value("dws_auth_success_total", {"type": values[0]})
+        assert count == 2
+
+
 def test_a_second_is_folded_once() -> None:
     """What the tally counted is in the exposition, and the tally starts over."""
     metrics = Metrics()
     metrics.tally.message = 2
     metrics.tally.delivered = 7
     metrics.tally.duplicates = 1
+    metrics.tally.pongs = 4
     metrics.tally.observe_latency(0.0004, 6)
     metrics.tally.observe_latency(99.0, 1)
     metrics.fold()
@@ -38,6 +49,7 @@ def test_a_second_is_folded_once() -> None:
     assert 'dws_events_received_total{event_type="message"} 2.0' in text
     assert 'dws_messages_sent_total{type="event"} 7.0' in text
     assert "dws_redeliveries_total 1.0" in text
+    assert 'dws_messages_received_total{kind="pong"} 4.0' in text
     assert 'dws_delivery_latency_seconds_bucket{le="0.0005"} 6.0' in text
     assert f'dws_delivery_latency_seconds_bucket{{le="{LATENCY_BUCKETS[-1]}"}} 6.0' in text
     assert 'dws_delivery_latency_seconds_bucket{le="+Inf"} 7.0' in text

@@ -93,6 +93,16 @@ class FrameCheck:
         self._fragmented = False
         self.frames = 0
 
+    def is_pong(self, data: bytes) -> bool:
+        """Tell whether the next bytes of the stream are one pong, whole, and nothing else."""
+        return (
+            2 + _MASK_SIZE <= len(data) <= 2 + _MASK_SIZE + 125
+            and data[0] == _PONG
+            and data[1] == 0x80 | (len(data) - 2 - _MASK_SIZE)
+            and not self._skip
+            and not self._tail
+        )
+
     def refuses(self, data: bytes) -> bool:
         """Take the next bytes of the stream; True as soon as a frame begins in them that is not
         masked or not in its turn.

@@ -77,6 +77,28 @@ def test_masked_frames_pass_however_they_are_cut(sizes: list[int], at: list[int]
     assert check.frames == len(sizes)
 
 
+@given(sizes=frame_sizes, size=st.integers(0, 125))
+def test_a_pong_that_comes_alone_is_told(sizes: list[int], size: int) -> None:
+    """Whatever came before it, and only if it is whole and nothing else."""
+    check = FrameCheck()
+    assert not any(check.refuses(client_frame(n, masked=True)) for n in sizes)
+    pong = client_frame(size, masked=True, opcode=0x8A)
+    assert check.is_pong(pong)
+    others = [
+        b"",
+        pong[:1],
+        pong[:-1],
+        pong + pong,
+        client_frame(size, masked=False, opcode=0x8A),
+        client_frame(size, masked=True, opcode=0x89),
+        client_frame(size, masked=True, opcode=0x0A),
+        client_frame(size + 126, masked=True, opcode=0x8A),
+    ]
+    assert not any(check.is_pong(other) for other in others)
+    assert not check.refuses(pong[:-1])
+    assert not check.is_pong(pong)  # it is a payload's rest that looks like one
+
+
 @given(sizes=frame_sizes, size=st.sampled_from([0, 1, 125, 126, 70000]), at=cuts)
 def test_an_unmasked_frame_is_found_however_it_is_cut(
     sizes: list[int], size: int, at: list[int]
