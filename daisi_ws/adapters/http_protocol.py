@@ -99,6 +99,7 @@ class HttpProtocol(web.RequestHandler):
             manager,
             loop=loop,
             keepalive_timeout=IDLE_SECONDS,
+            tcp_keepalive=False,  # idle connections end, WebSockets are pinged
             access_log=None,  # type: ignore[arg-type] # what AppRunner passes for "no log"
             max_line_size=settings.max_header_bytes,
             max_field_size=settings.max_header_bytes,

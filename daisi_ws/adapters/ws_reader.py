@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WSMsgType
+from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.http import WebSocketError
 
 from daisi_ws.adapters.http_limits import Limits
@@ -44,19 +45,19 @@ class Reader:
         "_connection",
         "_gateway",
         "_guard",
+        "_incoming",
         "_limits",
         "_metrics",
         "_ponged",
         "_settings",
         "_sink",
-        "_socket",
         "peer_done",
     )
 
     def __init__(
         self,
         *,
-        socket: web.WebSocketResponse,
+        incoming: WebSocketDataQueue,
         guard: Guard,
         sink: WebSocketSink,
         connection: Connection,
@@ -65,7 +66,7 @@ class Reader:
         metrics: Metrics,
         limits: Limits,
     ) -> None:
-        self._socket = socket
+        self._incoming = incoming
         self._guard = guard
         self._sink = sink
         self._connection = connection
@@ -77,11 +78,15 @@ class Reader:
         self._chats: Bucket | None = None
         self._ponged = float("-inf")
         self.peer_done = False
+        guard.on_pong = self._pong
 
     async def read(self) -> CloseReason:
         """Read until the client's end, or until it violates the protocol; return the reason."""
         while True:
-            message: WSMessage = await self._socket.receive()
+            try:
+                message = await self._incoming.read()
+            except Exception as error:  # noqa: BLE001 - the library tells every end by some error
+                return self._end(error)
             match message.type:
                 case WSMsgType.TEXT:
                     await self._text(message.data)
@@ -92,7 +97,7 @@ class Reader:
                 case WSMsgType.PONG:
                     self._pong()
                 case _:
-                    return self._end(message)
+                    return self._peer_closed(message.data)
 
     async def _text(self, text: str) -> None:
         if not self._allowed():
@@ -133,7 +138,7 @@ class Reader:
         now = time.monotonic()
         if now - self._ponged >= FREE_PONG_SECONDS or self._allowed():
             self._ponged = now
-            self._count("pong")
+            self._metrics.tally.pongs += 1
 
     def _allowed(self) -> bool:
         """Tell whether a message is to be handled: not after a close, not over the limit."""
@@ -179,14 +184,12 @@ class Reader:
     def _count(self, kind: str) -> None:
         self._metrics.messages_received.labels(kind).inc()
 
-    def _end(self, message: WSMessage) -> CloseReason:
-        if message.type is WSMsgType.CLOSE:
-            return self._peer_closed(message.data)
-        if message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
-            if message.data.code == CloseReason.MESSAGE_TOO_BIG.code:
+    def _end(self, error: Exception) -> CloseReason:
+        if isinstance(error, WebSocketError):
+            if error.code == CloseReason.MESSAGE_TOO_BIG.code:
                 self._over("message_size")
-            return _REASONS.get(message.data.code, CloseReason.PROTOCOL_ERROR)
-        if message.type is WSMsgType.ERROR and isinstance(message.data, zlib.error):
+            return _REASONS.get(error.code, CloseReason.PROTOCOL_ERROR)
+        if isinstance(error, zlib.error):
             return CloseReason.INVALID_DATA
         if self._guard.violation is not None:
             if self._guard.violation is CloseReason.RATE_LIMITED:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 import structlog
-from aiohttp import hdrs, web
-from multidict import CIMultiDict
+from aiohttp import web
 
 from daisi_ws.adapters.http_answers import SERVER_NAME
 from daisi_ws.adapters.http_limits import Limits
 from daisi_ws.adapters.http_protocol import HttpProtocol, HttpSettings
-from daisi_ws.adapters.http_request import SUBPROTOCOL
 from daisi_ws.adapters.ws_reader import Reader
 from daisi_ws.adapters.ws_sink import WebSocketSink
+from daisi_ws.adapters.ws_upgrade import Upgrade
 from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.gateway_ports import Gateway
 from daisi_ws.domain.close import CloseReason
@@ -35,66 +32,15 @@ from daisi_ws.metrics import Metrics
 log = structlog.get_logger()
 
 
-NO_CONTEXT_TAKEOVER: Final = (
-    "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-)
-"""Each message is compressed for itself (RFC 7692 section 7.1.1). A client that did not offer so
-has to take it all the same."""
-
-
-class Upgrade(web.WebSocketResponse):
-    """aiohttp's handshake and incoming half; every outgoing frame goes through the sink.
-
-    :param max_message_bytes: of one message from the client, all fragments together, and also when
-        it is uncompressed.
-    :param deflate: agree to permessage-deflate, if the client offers it with the whole window.
-    """
-
-    def __init__(self, max_message_bytes: int, *, deflate: bool) -> None:
-        super().__init__(
-            protocols=(SUBPROTOCOL,),
-            autoping=False,
-            autoclose=False,
-            compress=deflate,
-            # The library refuses a message of exactly its limit, and takes 0 for none.
-            max_msg_size=max_message_bytes and max_message_bytes + 1,
-        )
-
-    def _handshake(
-        self, request: web.BaseRequest
-    ) -> tuple[CIMultiDict[str], str | None, int, bool]:
-        headers, protocol, window_bits, _ = super()._handshake(request)
-        if window_bits == zlib.MAX_WBITS:
-            headers[hdrs.SEC_WEBSOCKET_EXTENSIONS] = NO_CONTEXT_TAKEOVER
-        else:
-            headers.pop(hdrs.SEC_WEBSOCKET_EXTENSIONS, None)
-            window_bits = 0
-        return headers, protocol, window_bits, True
-
-    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
-        """Do nothing: the library calls it where the sink sends the one close frame."""
-        return False
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """End the request, not the connection; only what reading needs is kept."""
-        request = self._req
-        assert request is not None
-        assert isinstance(request.protocol, HttpProtocol)
-        request.protocol.outlive_requests()
-        self._req = self._payload_writer = self._writer = None
-        self.headers.clear()
-
-
 class _Client:
     """An upgraded connection."""
 
-    __slots__ = ("connection", "protocol", "reader", "remote", "sink", "socket")
+    __slots__ = ("connection", "protocol", "reader", "remote", "sink")
 
     def __init__(
         self,
         connection: Connection,
         protocol: HttpProtocol,
-        socket: Upgrade,
         sink: WebSocketSink,
         reader: Reader,
         *,
@@ -102,7 +48,6 @@ class _Client:
     ) -> None:
         self.connection = connection
         self.protocol = protocol
-        self.socket = socket
         self.sink = sink
         self.reader = reader
         self.remote = remote
@@ -149,9 +94,9 @@ class WebSocketServer:
         """
         settings = self._settings()
         deflate = settings.compression_mode != "disabled"
-        socket = Upgrade(settings.max_message_bytes, deflate=deflate)
-        if not socket.can_prepare(request):
+        if not Upgrade.is_possible(request):
             raise BadRequest("malformed WebSocket handshake", reason="bad_handshake")
+        upgrade = Upgrade(request, deflate=deflate)
         task = asyncio.current_task()
         assert task is not None
         self._limits.enter(remote)
@@ -159,7 +104,7 @@ class WebSocketServer:
         try:
             connection = await self._gateway.admit(principal, request_id, claim)
             try:
-                client = await self._upgrade(request, socket, connection, remote)
+                client = self._upgrade(request, upgrade, connection, remote)
             except BaseException:
                 await self._leave(connection, CloseReason.ABNORMAL)
                 self._log_end(connection, remote, 0.0, 0)
@@ -172,7 +117,7 @@ class WebSocketServer:
         living = asyncio.create_task(self._live(client))
         self._tasks.add(living)
         living.add_done_callback(self._tasks.discard)
-        return client.socket
+        return upgrade
 
     async def close(self) -> None:
         """End what is left: 1001, the close wait, then abort. Every connection leaves."""
@@ -213,21 +158,27 @@ class WebSocketServer:
         connection.close(reason)
         await self._gateway.leave(connection, connection.reason or reason)
 
-    async def _upgrade(
-        self, request: web.BaseRequest, socket: Upgrade, connection: Connection, remote: str
+    def _upgrade(
+        self, request: web.BaseRequest, upgrade: Upgrade, connection: Connection, remote: str
     ) -> _Client:
         protocol = request.protocol
         assert isinstance(protocol, HttpProtocol)
-        socket.headers["X-Request-ID"] = connection.request_id
-        socket.headers["Server"] = SERVER_NAME
-        socket.headers["X-Daisi-Pod"] = connection.lock_value.partition("#")[0]
-        await socket.prepare(request)
-        transport, guard = protocol.transport, protocol.guard
-        if transport is None or guard is None:
+        transport = protocol.transport
+        if transport is None:
             raise ConnectionResetError("the client left during the handshake")
-        sink = WebSocketSink(protocol, transport)
+        head = upgrade.head(
+            {
+                "X-Request-ID": connection.request_id,
+                "Server": SERVER_NAME,
+                "X-Daisi-Pod": connection.lock_value.partition("#")[0],
+            }
+        )
+        incoming = upgrade.incoming(protocol, self._settings().max_message_bytes)
+        guard = protocol.guard
+        assert guard is not None
+        sink = WebSocketSink(protocol, transport, head)
         reader = Reader(
-            socket=socket,
+            incoming=incoming,
             guard=guard,
             sink=sink,
             connection=connection,
@@ -237,7 +188,7 @@ class WebSocketServer:
             limits=self._limits,
         )
         guard.connection = connection
-        connection.deflated = bool(socket.compress)
+        connection.deflated = upgrade.deflated
         protocol.on_writable = partial(self._writable, connection)
         if self._closing:
             connection.close(CloseReason.GOING_AWAY)
@@ -245,7 +196,7 @@ class WebSocketServer:
         self._metrics.connections.labels(connection.principal.kind).inc()
         if connection.state is State.OPEN:
             self._metrics.messages_sent.labels("ready").inc()
-        return _Client(connection, protocol, socket, sink, reader, remote=remote)
+        return _Client(connection, protocol, sink, reader, remote=remote)
 
     def _measure_end(self, client: _Client, seconds: float) -> None:
         reason = client.connection.reason or CloseReason.ABNORMAL

@@ -17,13 +17,15 @@ BEHIND_CLOSE_SECONDS: Final = 0.5
 class WebSocketSink:
     """Implements :class:`daisi_ws.app.ports.Sink` over an upgraded connection.
 
-    :ivar bytes_written: all bytes handed over, frame headers included.
+    :param head: the answer to the handshake, which goes out with the first frame.
+    :ivar bytes_written: all bytes of frames handed over, their headers included.
     :ivar peer_code: status code of the peer's close frame, which ours then repeats (RFC 6455
         section 5.5.1).
     """
 
     __slots__ = (
         "_closed",
+        "_head",
         "_owes_answer",
         "_protocol",
         "_transport",
@@ -31,9 +33,12 @@ class WebSocketSink:
         "peer_code",
     )
 
-    def __init__(self, protocol: HttpProtocol, transport: asyncio.Transport) -> None:
+    def __init__(
+        self, protocol: HttpProtocol, transport: asyncio.Transport, head: bytes = b""
+    ) -> None:
         self._protocol = protocol
         self._transport = transport
+        self._head = head
         self._closed = False
         self._owes_answer = False
         self.bytes_written = 0
@@ -77,4 +82,6 @@ class WebSocketSink:
     def _send(self, data: bytes) -> None:
         if not self._transport.is_closing():
             self.bytes_written += len(data)
+            if self._head:
+                data, self._head = self._head + data, b""
             self._transport.write(data)

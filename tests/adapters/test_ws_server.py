@@ -310,6 +310,17 @@ async def test_answers_to_our_pings_are_free() -> None:
             await taken(running)
 
 
+async def test_pongs_count_alone_and_with_others() -> None:
+    """One that comes alone takes a shorter way than one before a message."""
+    async with serving() as running, websocket(running.port) as wire:
+        wire.send(frame(PONG, b"abc"))
+        await eventually(lambda: running.metrics.tally.pongs == 1)
+        wire.send(frame(PONG) + frame(TEXT, SELECT))
+        await taken(running)
+        running.metrics.fold()
+        assert running.count("dws_messages_received_total", kind="pong") == 2
+
+
 async def test_limits_change_for_open_connections() -> None:
     """A reloaded limit holds for who is connected already."""
     async with serving() as running, websocket(running.port) as wire:

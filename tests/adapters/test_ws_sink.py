@@ -12,6 +12,7 @@ import pytest
 
 from daisi_ws.adapters.http_protocol import HttpProtocol
 from daisi_ws.adapters.ws_sink import WebSocketSink
+from daisi_ws.domain.close import CloseReason
 from tests.app.sink_conformance import Seen, SinkConformance
 
 _CLOSE = 0x88
@@ -39,3 +40,24 @@ class TestWebSocketSink(SinkConformance):
         yield Seen(sink, ended)
         transport.abort()
         writer.close()
+
+
+@pytest.mark.parametrize("last", ["frame", "close"])
+async def test_the_answer_to_the_handshake_goes_out_with_the_first_frame(last: str) -> None:
+    """In one write, whatever that frame is, and once; it is no byte of a frame."""
+    written: list[bytes] = []
+    transport = SimpleNamespace(
+        is_closing=lambda: False, write=written.append, abort=lambda: None, close=lambda: None
+    )
+    protocol = cast("HttpProtocol", SimpleNamespace(writing_paused=False))
+    sink = WebSocketSink(protocol, cast("asyncio.Transport", transport), b"HTTP/1.1 101\r\n\r\n")
+    assert written == []
+    if last == "frame":
+        sink.write(b"one")
+        sink.write(b"two")
+        assert written == [b"HTTP/1.1 101\r\n\r\none", b"two"]
+        assert sink.bytes_written == 6
+    else:
+        sink.close(CloseReason.GOING_AWAY)
+        assert len(written) == 1
+        assert written[0].startswith(b"HTTP/1.1 101\r\n\r\n\x88")
