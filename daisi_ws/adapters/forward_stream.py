@@ -38,10 +38,11 @@ QUESTIONS: Final = 64
 HELLO_SECONDS: Final = 10.0
 WRITE_SECONDS: Final = 30.0
 
-ANSWER_SECONDS: Final = 0.01
-ANSWER_BATCHES: Final = 4
-"""One answer for the batches of this time, at most so many: answering each costs as much as
-accepting it, and all that waits for an answer is the acknowledgement to the broker."""
+ANSWER_SECONDS: Final = 0.025
+ANSWER_BATCHES: Final = 8
+"""One answer for the batches of this time, at most so many, half of what may be on its way:
+answering each costs as much as accepting it, and all that waits for an answer is the
+acknowledgement to the broker."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 

@@ -71,12 +71,12 @@ class PeerLink:
         return self._task is None and not self.queue.held and not self.breaker.wait(now)
 
     def push(self, item: Item) -> None:
-        """Queue an event; what is pushed in one turn of the loop travels together."""
+        """Queue an event; what is pushed in one turn of the loop, or closely, travels together."""
         queue = self.queue
         queue.push(item)
         if queue.held >= queue.limit:
             self._context.course.full.add(self.pod_id)
-        if not self._wake.is_set():
+        if not self._wake.is_set() and (self._session is None or self._session.due()):
             self.start()
 
     def start(self) -> None:

@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from daisi_ws.adapters.grpc_options import FORWARD, unwrap, wrap
 from daisi_ws.adapters.peer_calls import PeerCalls
 from daisi_ws.adapters.peer_context import PeerContext
+from daisi_ws.adapters.peer_pace import Pace
 from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain import packets
 from daisi_ws.domain.forward_queue import ForwardQueue
@@ -75,6 +76,7 @@ class Session:
         self._context = context
         self._work = work
         self._loop = asyncio.get_running_loop()
+        self._pace = Pace(context.clock, work.wake)
         self._broken: asyncio.Future[None] = self._loop.create_future()
         self._owed: deque[tuple[int, float]] = deque()
         self._watch: asyncio.TimerHandle | None = None
@@ -105,9 +107,14 @@ class Session:
         finally:
             if self._watch is not None:
                 self._watch.cancel()
+            self._pace.close()
             if not self._broken.cancel() and not self._broken.cancelled():
                 self._broken.exception()  # so that asyncio does not call it unnoticed
             stream.cancel()
+
+    def due(self) -> bool:
+        """Tell whether what waits leaves now; if not, it soon will without anybody's doing."""
+        return self._pace.due(self._work.queue.waiting)
 
     def lose(self, reason: str) -> None:
         """End the session as failed."""
@@ -184,16 +191,21 @@ class Session:
             return calls.take(self._used_at)
         if course.stale:
             return None
-        if queue.sendable:
-            taken = queue.take(course.progress)
-            if taken.again:
-                self._context.metrics.forward_retry_attempts.inc(taken.again)
-            self._used_at = self._context.clock()
-            return self._batch(taken.number, taken.upto, taken.items, self._used_at)
+        if queue.waiting:
+            # Nothing else may be told meanwhile: how far was read is beyond what waits.
+            return self._take() if queue.sendable and self.due() else None
         if self._tell:
             self._tell = False
             return self._batch(queue.next_number(), course.progress, [], self._context.clock())
         return None
+
+    def _take(self) -> Batch:
+        taken = self._work.queue.take(self._context.course.progress)
+        if taken.again:
+            self._context.metrics.forward_retry_attempts.inc(taken.again)
+        self._pace.left()
+        self._used_at = self._context.clock()
+        return self._batch(taken.number, taken.upto, taken.items, self._used_at)
 
     def _batch(self, number: int, upto: int, items: list[Item], now: float) -> Batch:
         course = self._context.course
@@ -211,9 +223,9 @@ class Session:
             if not self._answered:
                 self._answered = True
                 self._work.heard()
-            self._take(reply)
+            self._hear(reply)
 
-    def _take(self, reply: Reply) -> None:
+    def _hear(self, reply: Reply) -> None:
         match reply:
             case Accepted():
                 self._settle(reply.number)
