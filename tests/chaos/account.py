@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.e2e.audit import GENERATION, Verdict
+GENERATION: Final = 10**9
+"""Added to the sequences of each stream that follows one of the same name."""
 
 ENDLESS: Final = 1 << 62
 
@@ -256,6 +257,24 @@ class Account:
 
     def _is_given_late(self, seq: int) -> bool:
         return any(g.reason in PASSING and g.after < seq <= g.upto for g in self.gaps)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was wrong with one client's events; all zero is right."""
+
+    lost: int = 0
+    doubled: int = 0
+    disordered: int = 0
+    foreign: int = 0
+
+    def __add__(self, other: Verdict) -> Verdict:
+        return Verdict(
+            self.lost + other.lost,
+            self.doubled + other.doubled,
+            self.disordered + other.disordered,
+            self.foreign + other.foreign,
+        )
 
 
 @dataclass

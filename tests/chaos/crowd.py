@@ -14,16 +14,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
-import msgspec
 from aiohttp.connector import AddrInfoType
 
 from daisi_ws.client import (
     Backoff,
-    Done,
     Error,
     Event,
     Frame,
-    Gap,
     Lost,
     Ready,
     Reconnect,
@@ -35,8 +32,9 @@ from daisi_ws.client import (
     client_session,
     user_url,
 )
-from tests.chaos.account import Account, Scope, Stretch, place
+from tests.chaos.account import Account, Scope
 from tests.chaos.meter import Meter
+from tests.chaos.recorder import Recorder
 from tests.chaos.traffic import SLOW
 from tests.cluster import Keys
 
@@ -45,32 +43,6 @@ LATE_SECONDS: Final = 2.0
 GATEWAY: Final = "http://gateway.test"
 """Stands for all hosts, see `Balancer`."""
 _SLOW_RECEIVE_BUFFER: Final = 16 * 1024
-_KINDS: Final = {"chat": "chats", "message": "messages", "agent": "agents"}
-
-
-class _Row(msgspec.Struct):
-    number: int = 0
-    generation: int = 0
-    at: float = 0.0
-
-
-class _Payload(msgspec.Struct):
-    event_type: str
-    company_id: str
-    agent_id: str
-    row_data: _Row
-    chat_id: str = ""
-
-
-_payload = msgspec.json.Decoder(_Payload)
-
-
-class _Details(msgspec.Struct):
-    from_seq: int
-    to_seq: int
-
-
-_details = msgspec.json.Decoder(_Details)
 
 
 @dataclass
@@ -86,7 +58,7 @@ class Told:
     ended: list[str] = field(default_factory=list)
 
 
-class Watcher:
+class Watcher(Recorder):
     """A client with its account.
 
     :param url: of a host name that stands for all hosts: each dial goes to one of them.
@@ -109,19 +81,16 @@ class Watcher:
         chance: random.Random,
         slow: bool = False,
     ) -> None:
-        self.account = account
+        super().__init__(account, streams)
         self.slow = slow
         self.reading = asyncio.Event()
         self.reading.set()
-        self._streams = streams
         self._meter = meter
         self._told = told
         self._chance = chance
         self._sockets: list[socket.socket] = []
         self._session = _session(self._socket, Balancer(ports, chance))
         self._tasks: list[asyncio.Task[None]] = []
-        self._pending = self._took_up = False
-        self.connected = False
         self.client = ReferenceClient(
             url,
             key,
@@ -153,20 +122,11 @@ class Watcher:
 
     async def choose(self, chat: str) -> bool:
         """Look at a chat; tell whether that was accepted."""
-        if self._pending or not self.connected:
+        if self.pending or not self.connected:
             return False
-        self._pending = True
-        self.account.asked(chat)
         try:
-            await self.client.select_chat(chat)
-        except Unreachable:
-            return False  # the client repeats it when it is connected again
-        except TimeoutError:
-            self._pending = False
-            return False
-        except Rejected:
-            self._pending = False
-            self.account.refused()
+            await self.ask_for(chat)
+        except (Unreachable, TimeoutError, Rejected):
             return False
         return True
 
@@ -180,96 +140,45 @@ class Watcher:
                 sock.shutdown(socket.SHUT_RDWR)
         self._sockets.clear()
 
-    def on_frame(self, frame: Frame) -> None:
-        """Enter a frame into the account."""
-        match frame:
-            case Event():
-                self._on_event(frame)
-            case Ready():
-                self._on_ready(frame)
-            case Lost():
-                self._on_lost(frame)
-            case Done():
-                self._on_done(frame)
-            case Error():
-                self._on_error(frame)
-            case Resumed():
-                self._on_resumed(frame)
-            case Gap():
-                self._on_dropped(frame.payload.from_seq, frame.payload.to_seq)
-            case Reconnect():
-                self._told.reconnect_hints += 1
-            case _:
-                self._told.errors[f"frame {type(frame).__name__}"] += 1
+    def on_event(self, frame: Event) -> tuple[int, float]:
+        """Enter an event, and how long it took."""
+        seq, at = super().on_event(frame)
+        self._meter.delivered(at, time.monotonic(), LATE_SECONDS)
+        return seq, at
 
-    def _on_event(self, frame: Event) -> None:
-        body = _payload.decode(frame.payload)
-        assert frame.seq is not None
-        group = (_KINDS[body.event_type], body.company_id, body.agent_id, body.chat_id)
-        self.account.event(group, place(body.row_data.generation, frame.seq))
-        self._meter.delivered(body.row_data.at, time.monotonic(), LATE_SECONDS)
+    def on_ready(self, frame: Ready) -> None:
+        """Enter and count a `ready`."""
+        super().on_ready(frame)
+        self._count(frame)
 
-    def _on_ready(self, frame: Ready) -> None:
-        stretch = Stretch(
-            self._place(frame.stream, frame.seq),
-            frame.pod,
-            time.monotonic(),
-            frame.recovered,
-            frame.reason,
-            frame.replayed,
-        )
-        self.account.ready(stretch)
-        self.connected = True
-        self._pending = self.client.chat_id is not None
-        self._took_up = False
-        self._told.recovered += bool(frame.recovered)
-        self._told.replayed += frame.replayed
-
-    def _on_lost(self, frame: Lost) -> None:
+    def on_lost(self, frame: Lost) -> None:
+        """Enter and count that the connection is gone, or a dial in vain."""
         if frame.code:
             self._told.closes[frame.code] += 1
-            self.account.lost(time.monotonic(), frame.code)
         else:
             self._told.dials_failed[_short(frame.reason)] += 1
-        self.connected = self._pending = False
+        super().on_lost(frame)
 
-    def _on_done(self, frame: Done) -> None:
-        if frame.id != self.client._talk._choice._number:
-            return  # of a chat that was asked for again, and left before the answer came
-        chat = self.client.chat_id
-        self._pending = False
-        if chat is not None and not self._took_up:
-            self.account.chose(chat, self._here(frame.payload.seq))
-        self._took_up = False
+    def on_resumed(self, frame: Resumed) -> None:
+        """Enter and count an answer to a position."""
+        super().on_resumed(frame)
+        self._count(frame)
 
-    def _on_resumed(self, frame: Resumed) -> None:
-        self._told.recovered += frame.recovered
-        self._told.replayed += frame.replayed
-        chat = frame.chat_id or ""
-        if not frame.recovered:
-            seq = self._place(frame.stream, frame.seq)
-            self.account.not_given(seq, frame.reason, time.monotonic(), chat)
-        elif chat:
-            self._took_up = self.account.took_up(chat)
-        else:
-            self.account.filled()
-
-    def _on_error(self, frame: Error) -> None:
+    def on_error(self, frame: Error) -> None:
+        """Enter and count an `error`."""
         self._told.errors[frame.payload.code] += 1
-        if frame.payload.code == "EventsDropped":
-            details = _details.decode(frame.payload.details)
-            self._on_dropped(details.from_seq, details.to_seq)
+        super().on_error(frame)
+
+    def on_other(self, frame: Frame) -> None:
+        """Count hints, and what should not come."""
+        if isinstance(frame, Reconnect):
+            self._told.reconnect_hints += 1
         else:
-            self._pending = False
+            self._told.errors[f"frame {type(frame).__name__}"] += 1
 
-    def _on_dropped(self, first: int, last: int) -> None:
-        self.account.told(self._here(first - 1), self._here(last), time.monotonic())
-
-    def _here(self, seq: int) -> int:
-        return self._place(self.client.ready.stream if self.client.ready else "", seq)
-
-    def _place(self, stream: str, seq: int) -> int:
-        return place(self._streams.setdefault(stream, len(self._streams)), seq)
+    def _count(self, answer: Ready | Resumed) -> None:
+        self._told.recovered += bool(answer.recovered)
+        self._told.replayed += answer.replayed
 
     async def _read_slowly(self) -> None:
         async for frame in self.client:
@@ -405,7 +314,7 @@ class Crowd:
             who.cut(reset=self._chance.random() < 0.5)
 
     def _pending_choice(self, who: Watcher) -> bool:
-        return who.connected and not who._pending
+        return who.connected and not who.pending
 
     def _user(self, number: int, company: str, agent: str, *, slow: bool = False) -> Watcher:
         user = f"user-{number}"

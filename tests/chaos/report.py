@@ -7,14 +7,22 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from tests.chaos.account import ENDLESS, Account, Gap, Judgement, expected, judge
+from tests.chaos.account import (
+    ENDLESS,
+    GENERATION,
+    Account,
+    Gap,
+    Judgement,
+    Verdict,
+    expected,
+    judge,
+)
 from tests.chaos.faults import CATALOGUE
 from tests.chaos.leaks import Remains
 from tests.chaos.meter import STOOD_STILL_SECONDS, percentile
 from tests.chaos.nemesis import Band
 from tests.chaos.stage import Stage
 from tests.chaos.traffic import SLOW
-from tests.e2e.audit import GENERATION, Verdict
 
 _AFTERMATH: Final = 12.0
 """Seconds after a fault in which it still explains that something is late."""

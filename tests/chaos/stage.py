@@ -31,6 +31,7 @@ from tests.cluster import HOST, Host, Keys, ports_needed
 
 STREAM: Final = "wa_stream"
 CONSUMER: Final = "ws_fanout"
+_DUPLICATE_WINDOW_NS: Final = 3600 * 10**9
 READY_SECONDS: Final = 120.0
 """So long after a fault all workers may take to be READY, on a machine that is overloaded."""
 _FAKETIME: Final = (
@@ -135,8 +136,13 @@ class Stage:
         await asyncio.gather(*(self.revive(host) for host in self.hosts))
 
     async def note_stream(self) -> None:
-        """Note which stream is the present generation's."""
-        info = await self.nats.jetstream()._api_request(f"$JS.API.STREAM.INFO.{STREAM}", b"{}")
+        """Note which stream is the present one, and have it know message IDs for long: on an
+        overloaded machine an event may be offered again after minutes.
+        """
+        request = self.nats.jetstream()._api_request
+        info = await request(f"$JS.API.STREAM.INFO.{STREAM}", b"{}")
+        wanted = info["config"] | {"duplicate_window": _DUPLICATE_WINDOW_NS}
+        await request(f"$JS.API.STREAM.UPDATE.{STREAM}", msgspec.json.encode(wanted))
         self.crowd.streams[identity(STREAM, info["created"])] = self.traffic.generation
 
 

@@ -6,8 +6,7 @@ from array import array
 
 import pytest
 
-from tests.chaos.account import Account, Group, Scope, Stretch, judge
-from tests.e2e.audit import Verdict
+from tests.chaos.account import Account, Group, Scope, Stretch, Verdict, judge
 
 CHATS: Group = ("chats", "acme", "bot", "")
 ONE: Group = ("messages", "acme", "bot", "one")

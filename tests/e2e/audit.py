@@ -6,11 +6,12 @@ import asyncio
 import itertools
 import random
 import time
+from array import array
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
 
 import aiohttp
 import msgspec
@@ -20,31 +21,27 @@ from nats.errors import Error as NatsError
 from daisi_ws.client import (
     Backoff,
     Event,
-    Frame,
     Lost,
-    Ready,
     ReferenceClient,
     admin_url,
     client_session,
     user_url,
 )
+from tests.chaos.account import (
+    PASSING,
+    Account,
+    Choice,
+    Group,
+    Judgement,
+    Scope,
+    Verdict,
+    judge,
+    place,
+)
+from tests.chaos.recorder import Recorder
 from tests.cluster import Cluster, Host
 
 SETTLE_SECONDS = 20.0
-
-GENERATION: Final = 10**9
-"""Added to the sequences of each stream that follows one of the same name."""
-
-
-class _Row(msgspec.Struct):
-    generation: int = 0
-
-
-class _Payload(msgspec.Struct):
-    row_data: _Row
-
-
-_payload = msgspec.json.Decoder(_Payload)
 
 
 @dataclass(frozen=True)
@@ -62,184 +59,87 @@ class Published:
     at: float = 0.0
 
 
-@dataclass
-class Period:
-    """One connection of a client: what it got after which `ready`, in the order it came.
+class Watcher(Recorder):
+    """A client with its account.
 
-    :param times: when each came, monotonic seconds.
-    :param ended: the connection was lost, so that only a prefix can be demanded.
-    :param code: the close code it was lost with.
-    """
-
-    after: int
-    pod: str = ""
-    stream: str = ""
-    seqs: list[int] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    ended: bool = False
-    code: int = 0
-
-
-@dataclass
-class Choice:
-    """A chat looked at: surely after `after`; surely no more after `until`, surely up to `sure`."""
-
-    chat: str
-    after: int
-    sure: float = float("inf")
-    until: float = float("inf")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was wrong with one client's events; all zero is right."""
-
-    lost: int = 0
-    doubled: int = 0
-    disordered: int = 0
-    foreign: int = 0
-
-    def __add__(self, other: Verdict) -> Verdict:
-        return Verdict(
-            self.lost + other.lost,
-            self.doubled + other.doubled,
-            self.disordered + other.disordered,
-            self.foreign + other.foreign,
-        )
-
-
-_Groups = Mapping[tuple[str, str, str, str], list[Published]]
-
-
-class Watcher:
-    """A client with the record of what it got.
-
-    :param wants: tells whether an event is one of its own, chats aside.
+    :param positions: it follows its position and resumes, and is judged over its whole life.
     :param streams: generation of each stream identity seen, shared by all.
     """
 
     def __init__(
         self,
+        scope: Scope,
         *,
         url: str,
         key: str,
         token: str,
         session: aiohttp.ClientSession,
-        wants: Callable[[Published], bool],
+        positions: bool,
         streams: dict[str, int],
     ) -> None:
+        super().__init__(Account(url, scope, positions), streams)
         self.client = ReferenceClient(
-            url, key, token, session=session, on_frame=self._on_frame, backoff=Backoff(0.05, 1.0)
+            url,
+            key,
+            token,
+            session=session,
+            positions=positions,
+            on_frame=self.on_frame,
+            backoff=Backoff(0.05, 1.0),
         )
-        self.wants = wants
-        self.periods: list[Period] = []
-        self.choices: list[Choice] = []
         self.refused: list[str] = []
-        self.delivered = 0
-        self._streams = streams
-
-    @property
-    def last_seq(self) -> int:
-        """The newest sequence it got, or was told to be complete up to."""
-        period = self.periods[-1]
-        return period.seqs[-1] if period.seqs else period.after
+        self.came: list[tuple[int, float]] = []
 
     @property
     def pod(self) -> str:
         """The pod it is connected to."""
-        return self.periods[-1].pod
+        return self.account.stretch.pod
 
     @property
     def stayed(self) -> bool:
         """Tell whether its first connection is still there."""
-        return len(self.periods) == 1 and not self.periods[0].ended
+        return len(self.account.stretches) == 1 and not self.account.stretch.ended
+
+    @property
+    def choices(self) -> list[Choice]:
+        """The chats that it looked at."""
+        return self.account.choices
 
     async def choose(self, chat: str) -> None:
-        """Select a chat and note from where on it is complete.
+        """Select a chat; where that is refused, the chat looked at before is left all the same."""
+        await self.ask_for(chat)
 
-        Where that is refused, the chat looked at before is left all the same.
-        """
-        if self.choices:
-            self.choices[-1].sure = min(self.choices[-1].sure, self.last_seq)
-        after = await self.client.select_chat(chat)
-        after += self.periods[-1].after // GENERATION * GENERATION
-        if self.choices:
-            self.choices[-1].until = max(after, self.last_seq)
-        self.choices.append(Choice(chat, after))
-
-    def judge(self, published: Iterable[Published]) -> Verdict:
+    def judge(self, published: Iterable[Published]) -> Judgement:
         """Compare what came with what had to come."""
-        return self.judge_grouped(_grouped(published))
+        return self.judge_grouped(grouped(published))
 
-    def judge_grouped(self, groups: _Groups) -> Verdict:
-        """Compare what came with what had to come, the events given by kind and address."""
-        own = [events for events in groups.values() if self.wants(events[0])]
-        return sum((self._judge(period, own) for period in self.periods), Verdict())
+    def judge_grouped(self, groups: Mapping[Group, array[int]]) -> Judgement:
+        """Compare what came with what had to come; nothing had to after it was gone for good."""
+        stretch = self.account.stretch
+        if stretch.ended:
+            groups = {g: seqs[: bisect_right(seqs, stretch.top)] for g, seqs in groups.items()}
+        return judge(self.account, groups)
 
-    def missing(self, published: Iterable[Published]) -> list[tuple[int, list[int]]]:
-        """Return for each connection after which sequence what is missing, for a message."""
-        own = [events for events in _grouped(published).values() if self.wants(events[0])]
-        found = (
-            (period.after, sorted(self._must(period, own)[0] - set(period.seqs)))
-            for period in self.periods
-        )
-        return [(after, seqs) for after, seqs in found if seqs]
+    def gaps(self) -> set[str]:
+        """Return why events did not come to it, as it was told, and were not given later."""
+        return {gap.reason for gap in self.account.gaps if not gap.filled}
 
     def delays(self, published: Iterable[Published], since: float, until: float) -> list[float]:
         """Return how long each event offered in that time took to get here, in seconds."""
         offered = {event.seq: event.at for event in published if since <= event.at <= until}
-        return [
-            arrived - offered[seq]
-            for period in self.periods
-            for seq, arrived in zip(period.seqs, period.times, strict=True)
-            if seq in offered
-        ]
+        return [arrived - offered[seq] for seq, arrived in self.came if seq in offered]
 
-    def _judge(self, period: Period, own: list[list[Published]]) -> Verdict:
-        got = set(period.seqs)
-        must, may = self._must(period, own)
-        ordered = sum(b < a for a, b in itertools.pairwise(period.seqs))
-        return Verdict(len(must - got), len(period.seqs) - len(got), ordered, len(got - may))
+    def on_event(self, frame: Event) -> tuple[int, float]:
+        """Enter an event, and when it came."""
+        seq, at = super().on_event(frame)
+        self.came.append((seq, time.monotonic()))
+        return seq, at
 
-    def _must(self, period: Period, own: list[list[Published]]) -> tuple[set[int], set[int]]:
-        """Return what had to come by a connection, and what was allowed to."""
-        end = (period.seqs[-1] if period.seqs else period.after) if period.ended else float("inf")
-        must, may = set(), set()
-        for event in itertools.chain.from_iterable(own):
-            if event.kind != "messages":
-                may.add(event.seq)
-                if period.after < event.seq <= end:
-                    must.add(event.seq)
-            else:
-                sure, possible = self._chosen(event)
-                if possible:
-                    may.add(event.seq)
-                if sure and period.after < event.seq <= end and period is self.periods[0]:
-                    must.add(event.seq)
-        return must, may
-
-    def _chosen(self, event: Published) -> tuple[bool, bool]:
-        of_chat = [c for c in self.choices if c.chat == event.chat]
-        sure = any(c.after < event.seq <= c.sure for c in of_chat)
-        return sure, any(event.seq <= c.until for c in of_chat)
-
-    def _on_frame(self, frame: Frame) -> None:
-        match frame:
-            case Ready():
-                generation = self._streams.setdefault(frame.stream, len(self._streams))
-                after = generation * GENERATION + frame.seq
-                self.periods.append(Period(after, frame.pod, frame.stream))
-            case Event():
-                self.delivered += 1
-                assert frame.seq is not None
-                generation = _payload.decode(frame.payload).row_data.generation
-                self.periods[-1].seqs.append(generation * GENERATION + frame.seq)
-                self.periods[-1].times.append(time.monotonic())
-            case Lost(code=0, reason=reason):
-                self.refused.append(reason)
-            case Lost():
-                self.periods[-1].ended = True
-                self.periods[-1].code = frame.code
+    def on_lost(self, frame: Lost) -> None:
+        """Enter that the connection is gone, or a dial in vain."""
+        if not frame.code:
+            self.refused.append(frame.reason)
+        super().on_lost(frame)
 
 
 class Publisher:
@@ -324,7 +224,7 @@ class Publisher:
             payload["chat_id"] = chat
         headers = {"Nats-Msg-Id": f"{id(self)}-{number}"}
         seq = await self._store(subject, msgspec.json.encode(payload), headers)
-        event = Published(generation * GENERATION + seq, kind, company, agent, chat, at)
+        event = Published(place(generation, seq), kind, company, agent, chat, at)
         self.published.append(event)
         self._grew.set()
         return event
@@ -348,79 +248,87 @@ class Publisher:
 
 
 class Audit:
-    """Watchers and a publisher over one cluster."""
+    """Watchers and a publisher over one cluster.
 
-    def __init__(self, cluster: Cluster, session: aiohttp.ClientSession) -> None:
+    :param followers: share of the watchers that follow their position.
+    """
+
+    def __init__(
+        self, cluster: Cluster, session: aiohttp.ClientSession, followers: float = 0.5
+    ) -> None:
         self._cluster = cluster
         self._session = session
         self.watchers: list[Watcher] = []
         self.streams: dict[str, int] = {}
+        self._followers = followers
+        self._chance = random.Random(1)
 
     async def user(self, host: Host, company: str, agent: str, user: str) -> Watcher:
-        """Connect a user to one host."""
+        """Connect a user to one host; half of them follow their positions."""
         keys = self._cluster.keys
-        watcher = Watcher(
-            url=user_url(host.base_url, company, agent),
-            key=keys.secret_token,
-            token=keys.user_token(company, agent, user),
-            session=self._session,
-            wants=lambda event: (
-                event.kind != "agents" and (event.company, event.agent) == (company, agent)
-            ),
-            streams=self.streams,
+        return await self._connect(
+            Scope("chats", company, agent),
+            user_url(host.base_url, company, agent),
+            keys.secret_token,
+            keys.user_token(company, agent, user),
         )
-        return await self._connect(watcher)
 
     async def admin(self, host: Host, admin: str, **scope: str) -> Watcher:
-        """Connect an admin to one host; `scope` as in its token."""
+        """Connect an admin to one host; `scope` as in its token. Positions as for users."""
         keys = self._cluster.keys
         company = scope.get("company_id_restriction") or scope.get("subscribed_company_id", "*")
-        agent = scope.get("subscribed_agent_id", "*")
-        watcher = Watcher(
-            url=admin_url(host.base_url),
-            key=keys.admin_secret_token,
-            token=keys.admin_token(admin, **scope),
-            session=self._session,
-            wants=lambda event: (
-                event.kind == "agents"
-                and company in ("*", event.company)
-                and agent in ("*", event.agent)
-            ),
-            streams=self.streams,
+        return await self._connect(
+            Scope("agents", company, scope.get("subscribed_agent_id", "*")),
+            admin_url(host.base_url),
+            keys.admin_secret_token,
+            keys.admin_token(admin, **scope),
         )
-        return await self._connect(watcher)
 
     async def settle(self, published: list[Published]) -> None:
         """Wait until nothing is missing any more, or long enough to be sure that it never comes."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < deadline:
-            if not self.verdict(published).lost:
+            if not self.verdict(published).lost and not self.gaps() & PASSING:
                 return
             await asyncio.sleep(0.2)
 
     def verdict(self, published: list[Published]) -> Verdict:
         """Add up all watchers."""
-        groups = _grouped(published)
-        return sum((w.judge_grouped(groups) for w in self.watchers), Verdict())
+        groups = grouped(published)
+        return sum((w.judge_grouped(groups).verdict for w in self.watchers), Verdict())
 
-    async def _connect(self, watcher: Watcher) -> Watcher:
+    def gaps(self) -> set[str]:
+        """Return the reasons of all gaps that watchers were told of and that stay."""
+        return {reason for w in self.watchers for reason in w.gaps()}
+
+    async def _connect(self, scope: Scope, url: str, key: str, token: str) -> Watcher:
+        watcher = Watcher(
+            scope,
+            url=url,
+            key=key,
+            token=token,
+            session=self._session,
+            positions=self._chance.random() < self._followers,
+            streams=self.streams,
+        )
         await watcher.client.connect(retry=True)
         self.watchers.append(watcher)
         return watcher
 
 
-def _grouped(published: Iterable[Published]) -> _Groups:
-    groups: dict[tuple[str, str, str, str], list[Published]] = defaultdict(list)
+def grouped(published: Iterable[Published]) -> dict[Group, array[int]]:
+    """Return the sequences of events by kind and address, ascending."""
+    groups: dict[Group, list[int]] = defaultdict(list)
     for event in published:
-        groups[event.kind, event.company, event.agent, event.chat].append(event)
-    return groups
+        groups[event.kind, event.company, event.agent, event.chat].append(event.seq)
+    return {group: array("q", sorted(seqs)) for group, seqs in groups.items()}
 
 
 @asynccontextmanager
-async def audit(cluster: Cluster) -> AsyncIterator[Audit]:
+async def audit(cluster: Cluster, followers: float = 0.5) -> AsyncIterator[Audit]:
     """Run an audit; its clients are closed at the end."""
     session = client_session(cluster.hosts[0].tls)
-    running = Audit(cluster, session)
+    running = Audit(cluster, session, followers)
     try:
         yield running
     finally:

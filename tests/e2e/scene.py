@@ -19,8 +19,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from daisi_ws.embedded import NatsServer, RedisServer
+from tests.chaos.account import Verdict
 from tests.cluster import Cluster, Host, cluster
-from tests.e2e.audit import Audit, Publisher, Verdict, Watcher, audit
+from tests.e2e.audit import Audit, Publisher, Watcher, audit
 from tests.nats_cluster import NatsCluster
 
 AGENTS = [(f"company-{n}", f"agent-{m}") for n in range(5) for m in range(2)]
@@ -50,12 +51,14 @@ class Scene:
         return _flowing(self, rate)
 
     def check(self, watchers: Iterable[Watcher] | None = None) -> None:
-        """Demand that every event came to everybody who wants it, once, in order."""
+        """Demand that every event came to everybody who wants it, once, in order, and that nobody
+        was told of a gap that stays.
+        """
         published = self.publisher.published
         wrong = {
-            f"{w.client.url} on {w.pod}": (verdict, w.missing(published))
+            f"{w.client.url} on {w.pod}": (judgement, w.account)
             for w in self.watching.watchers
-            if (verdict := w.judge(published)) != Verdict()
+            if (judgement := w.judge(published)).verdict != Verdict() or w.gaps()
         }
         assert not wrong, f"of {len(published)} events: {wrong}"
         left = [w.pod for w in watchers or () if not w.stayed]
@@ -104,11 +107,13 @@ async def scene(
     admins: int = ADMINS,
     tls: ssl.SSLContext | None = None,
     nats_login: Mapping[str, Any] | None = None,
+    followers: float = 0.5,
 ) -> AsyncIterator[Scene]:
     """Set the scene; all watchers are connected when it is entered.
 
     :param tls: what clients trust, if the environment turns on TLS toward them.
     :param nats_login: options with which the publisher connects.
+    :param followers: share of the watchers that follow their position.
     """
     client = await nats_py.connect(
         nats.url.split(","),
@@ -123,7 +128,7 @@ async def scene(
             cluster(
                 folder, redis.url, nats.url, workers=workers, environment=environment, tls=tls
             ) as made,
-            audit(made) as watching,
+            audit(made, followers) as watching,
         ):
             publisher = Publisher(client, AGENTS, CHATS)
             set_up = Scene(made, watching, publisher, client, store)

@@ -13,8 +13,9 @@ import pytest
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
+from tests.chaos.account import Verdict
 from tests.cluster import Cluster, cluster
-from tests.e2e.audit import Audit, Publisher, Verdict, audit, metric
+from tests.e2e.audit import Audit, Publisher, audit, metric
 
 COMPANIES = [f"company-{n}" for n in range(10)]
 AGENTS = [(company, f"agent-{n}") for company in COMPANIES for n in range(2)]
@@ -94,7 +95,8 @@ async def test_everybody_gets_exactly_their_events(two_hosts: Cluster, nats: Nat
         await watching.settle(publisher.published)
         assert len(publisher.published) == 10_000
         assert watching.verdict(publisher.published) == Verdict()
-        assert sum(w.delivered for w in watching.watchers) > 30_000
+        assert not watching.gaps()
+        assert sum(len(w.came) for w in watching.watchers) > 30_000
     crossed = [await metric(host, "dws_grpc_messages_received_total") for host in two_hosts.hosts]
     assert sum(crossed) > 10_000, f"forwarding did too little of the work: {crossed}"
 
@@ -107,16 +109,19 @@ async def test_a_killed_pod_costs_others_nothing(
     async with audit(two_hosts) as watching:
         await connect_everybody(two_hosts, watching)
         publisher = Publisher(nats, AGENTS, CHATS)
-        publishing = asyncio.create_task(publisher.run(rate=1000, seconds=10))
-        await publisher.reached(3000)
-        reader = await reader_pid(redis)
-        pods = {watcher.periods[-1].pod for watcher in watching.watchers}
-        workers = {await pid_of(redis, pod) for pod in pods}
-        pid = reader if victim == "reader" else min(workers - {reader})
-        os.kill(pid, signal.SIGKILL)
-        await publishing
+        async with publisher.flowing(1000):
+            await publisher.reached(3000)
+            reader = await reader_pid(redis)
+            pods = {w.pod: await pid_of(redis, w.pod) for w in watching.watchers}
+            pid = reader if victim == "reader" else min({*pods.values()} - {reader})
+            hit = [w for w in watching.watchers if pods[w.pod] == pid]
+            os.kill(pid, signal.SIGKILL)
+            async with asyncio.timeout(40):
+                while not all(w.connected and not w.stayed for w in hit):
+                    await asyncio.sleep(0.05)
+            await publisher.more(3000)
         await watching.settle(publisher.published)
         assert watching.verdict(publisher.published) == Verdict()
-        returned = [w for w in watching.watchers if len(w.periods) > 1]
-        assert returned, "nobody was connected to the killed pod"
-        assert all(w.periods[-1].seqs for w in returned)
+        assert not watching.gaps()
+        assert {w.account.positions for w in hit} == {True, False}
+        assert all(w.account.stretch.top > w.account.stretch.after for w in hit)

@@ -19,8 +19,9 @@ from nats.aio.client import Client as NatsClient
 
 from daisi_ws.app.connection import BACKLOG_BYTES
 from daisi_ws.domain.outbox import BLOCKED_FACTOR
+from tests.chaos.account import Verdict
 from tests.cluster import Cluster, Host, cluster
-from tests.e2e.audit import Publisher, Verdict, Watcher, audit, metric
+from tests.e2e.audit import Publisher, Watcher, audit, metric
 from tests.e2e.narrow import NARROW_BYTES, WIDER_BYTES, NarrowClient
 
 CLIENTS = int(os.environ.get("DAISI_TEST_SLOW_CLIENTS", "150"))
@@ -286,7 +287,7 @@ async def test_a_blocked_client_that_reads_again_gets_everything(
         await publisher.run(BLOCKED_BYTES / EVENT_BYTES, 1)
         assert len(publisher.published) > MAX_ACK_PENDING
         await watching.settle(publisher.published)
-        assert other.judge(publisher.published) == Verdict()
+        assert other.judge(publisher.published).verdict == Verdict()
         async with asyncio.timeout(5):
             while await metric(host, USED) * EVENT_BYTES <= BUFFER_BYTES:
                 await asyncio.sleep(0.05)
