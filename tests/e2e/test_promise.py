@@ -28,8 +28,13 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 async def two_hosts(tmp_path: Path, redis_url: str, nats_url: str) -> AsyncIterator[Cluster]:
-    """Two hosts of two workers each."""
-    async with cluster(tmp_path, redis_url, nats_url) as running:
+    """Two hosts of two workers each; who is away for long while much comes gets all of it."""
+    bounds = {
+        "DAISI_WS_RESUME_MAX_EVENTS": "20000",
+        "DAISI_WS_RESUME_MAX_BYTES": str(32 * 2**20),
+        "DAISI_WS_RESUME_POD_MAX_BYTES": str(256 * 2**20),
+    }
+    async with cluster(tmp_path, redis_url, nats_url, environment=bounds) as running:
         yield running
 
 
