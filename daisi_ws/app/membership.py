@@ -91,6 +91,7 @@ class Membership:
         self._steady_since = clock()
         self._away_at = -inf
         self._registered = False
+        self._unanswered = False
         self._leased_at = clock()
         self._judged = asyncio.Event()
         self._wake = asyncio.Event()
@@ -198,10 +199,15 @@ class Membership:
         record = msgspec.structs.replace(self._record(), incarnation=self._incarnation)
         asked_at = self._clock()
         absent = asked_at - self._leased_at > self._lease()
+        # A lease that is there may have been written by a refresh whose answer was lost, after the
+        # one before it had ended.
+        unsure, self._unanswered = absent and self._unanswered, True
         had_lease = await self._pods.refresh(record)
+        self._unanswered = False
         self._leased_at = asked_at
         self._judged.set()
-        if not had_lease and (self._registered or (absent and self.refreshed_at is not None)):
+        was_there = self._registered or (absent and self.refreshed_at is not None)
+        if was_there and (unsure or not had_lease):
             await self._come_back()
         self._registered = True
         await self._ingest.verify()

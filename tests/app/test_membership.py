@@ -59,6 +59,36 @@ async def test_a_pod_taken_for_dead_catches_up(
     assert tab.sink.closed == []
 
 
+async def test_a_pod_whose_refresh_was_done_and_not_answered_catches_up(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease that the next refresh finds was not there all the time."""
+    reader, other = await roles(pods, nats)
+    tab = await other.user("bob")
+    await lose_lease(other, reader, redis)
+    missed = [await publish(nats) for _ in range(5)]
+    async with asyncio.timeout(10):
+        while await reader.parts.stream.ack_floor() < missed[-1]:
+            await asyncio.sleep(0.01)
+    refresh = other.parts.pods.refresh
+    other.parts.membership._leased_at -= 100
+    lost = 0
+
+    async def without_answer(record: PodRecord) -> bool:
+        nonlocal lost
+        answer = await refresh(record)
+        if not lost:
+            lost += 1
+            raise Unavailable("no reply within 0.5 s")
+        return answer
+
+    monkeypatch.setattr(other.parts.pods, "refresh", without_answer)
+    other.parts.delivery.shut(False)
+    other.tasks.spawn("membership again", other.parts.membership.run())
+    await until(lambda: tab.seqs() == missed)
+    assert lost
+
+
 async def test_who_missed_too_much_lets_its_clients_go(
     pods: list[InProcessPod],
     nats: NatsClient,
