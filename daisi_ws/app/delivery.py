@@ -20,10 +20,11 @@ from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.doubles import Doubles
 from daisi_ws.app.hub import Hub
 from daisi_ws.app.ports import Position
-from daisi_ws.domain import subjects
+from daisi_ws.domain import frames, subjects
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.outbox import UNSEQUENCED, Policy
 from daisi_ws.domain.packets import Item
+from daisi_ws.domain.resume import Recovery
 from daisi_ws.domain.streams import Point, is_older
 from daisi_ws.domain.subjects import Address
 from daisi_ws.domain.tracing import TRACEPARENT, parted
@@ -89,12 +90,20 @@ class Delivery:
             self.mark = max(self.mark, seq)
 
     def follow(self, stream: str) -> bool:
-        """Go over to a stream that was made anew, from its beginning; False if it is older."""
+        """Go over to a stream that was made anew, from its beginning; False if it is older.
+
+        Who follows positions is told before the first event: its sequences begin anew.
+        """
         if stream == self.stream:
             return True
         if self.stream and is_older(stream, self.stream):
             return False
-        self.stream = stream
+        known, self.stream = self.stream, stream
+        if known:
+            told = frames.resumed(stream, 0, Recovery("other_stream"))
+            for connection in self._hub.connections():
+                if connection.positions and connection.state is State.OPEN:
+                    connection.send(told)
         self.mark = 0
         self._recent.clear()
         self._ahead.clear()

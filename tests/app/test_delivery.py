@@ -105,6 +105,19 @@ async def test_a_stream_made_anew_starts_over(at: Setting) -> None:
     assert at.got() == [100, 1, 2]
 
 
+async def test_who_follows_positions_is_told_of_a_stream_made_anew(at: Setting) -> None:
+    """Before its first event: a sequence that the client has seen is another event now."""
+    at.made.connection.positions = True
+    at.accept(1)
+    at.accept(1, epoch=2, stream="wa_stream@2")
+    kinds = [(m.get("type"), m["seq"]) for m in at.sink.messages() if "seq" in m]
+    assert kinds == [(None, 1), ("resumed", 0), (None, 1)]
+    told = next(m for m in at.sink.messages() if m.get("type") == "resumed")
+    assert (told["stream"], told["recovered"]) == ("wa_stream@2", False)
+    assert told["reason"] == "other_stream"
+    assert "id" not in told
+
+
 async def test_an_older_stream_is_refused(at: Setting) -> None:
     """A reader that has not noticed yet does not take the new stream's place back."""
     at.accept(100)

@@ -73,12 +73,10 @@ async def test_consumer_deleted(
 async def test_stream_deleted_and_made_again(
     tmp_path: Path, fresh_redis: RedisServer, fresh_nats: NatsServer
 ) -> None:
-    """Sequences restart: delivery goes on with the new stream, and newcomers are told its name.
-
-    Who follows its position on an open connection is not told, and takes a sequence it has seen
-    for an event that comes again (docs/chaos.md, limits).
+    """Sequences restart: delivery goes on with the new stream; newcomers and who follows its
+    position on an open connection are told its name.
     """
-    async with scene(tmp_path, fresh_redis, fresh_nats, followers=0) as on:
+    async with scene(tmp_path, fresh_redis, fresh_nats) as on:
         jetstream = on.nats.jetstream()
         async with on.flowing():
             await on.publisher.more(2 * RATE)
@@ -91,6 +89,7 @@ async def test_stream_deleted_and_made_again(
             await on.publisher.more(RATE)
             told = await newcomer(on, "first")
             await on.publisher.more(RATE)
-        on.check(on.watching.watchers)
+        on.check(on.watching.watchers, gaps={"other_stream"})
+        assert on.watching.gaps() == {"other_stream"}
         assert on.slowest(began) < 4
         assert list(on.watching.streams).index(told) == 1
