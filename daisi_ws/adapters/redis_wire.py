@@ -57,8 +57,9 @@ class Wire(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def write(self, commands: Sequence[bytes]) -> None:
-        """Send packed commands as one piece."""
-        self._transport.write(b"".join(commands))
+        """Send packed commands as one piece; nothing if the connection is ending by itself."""
+        if not self._transport.is_closing():
+            self._transport.write(b"".join(commands))
 
     def abort(self) -> None:
         """End the connection without a word; nothing is taken any more."""
