@@ -46,10 +46,13 @@ class Life:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_reader(self._context.lifeline_fd, self._on_lifeline)
 
-    async def report(self, problems: Callable[[], dict[str, str]]) -> None:
+    async def report(
+        self, problems: Callable[[], dict[str, str]], changed: Callable[[], None]
+    ) -> None:
         """Send heartbeats, and whether this worker is ready whenever that changes.
 
         :param problems: what keeps it from being ready, by part.
+        :param changed: called when it has become ready, or is so no more.
         """
         beats = round(HEARTBEAT_SECONDS / READY_CHECK_SECONDS)
         count = 0
@@ -62,6 +65,7 @@ class Life:
             if not self.stop.is_set() and state != self._said:
                 if type(state) is not type(self._said):
                     log.info("ready" if not why else "not ready", why=why or None)
+                    changed()
                 self._said = state
                 self.say(state)
             await asyncio.sleep(READY_CHECK_SECONDS)

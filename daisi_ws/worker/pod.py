@@ -83,7 +83,8 @@ class Pod:
         """
         parts, spawn = self._parts, self._tasks.spawn
         stack.push_async_callback(self._tasks.cancel)
-        spawn("report", self._life.report(parts.health.problems))
+        # Its record is what `status` shows.
+        spawn("report", self._life.report(parts.health.problems, parts.membership.wake))
         spawn("pulse", parts.pulse.run())
         spawn("readiness", parts.readiness.run())
         spawn("figures", self._every_second())
