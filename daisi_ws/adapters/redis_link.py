@@ -35,6 +35,9 @@ from daisi_ws.domain.errors import Unavailable
 
 _LUA: Final = Path(__file__).parent / "lua"
 _BACKOFF_SECONDS: Final = (0.05, 1.0)
+_WATCH_SLACK_SECONDS: Final = 0.001
+"""A timer for less than this may be due in the same instant, again and again."""
+
 _CONFIRMATIONS: Final = frozenset(("subscribe", "psubscribe", "unsubscribe", "punsubscribe"))
 
 _Asked = tuple[asyncio.Future[Reply], float, Sequence[Argument] | None]
@@ -323,7 +326,7 @@ class RedisLink:
             return
         now = loop.time()
         age = now - self._waiting[0][1]
-        if age < self._timeout:
+        if self._timeout - age > _WATCH_SLACK_SECONDS:
             self._watch_in(loop, self._timeout - age)
         elif now - due > self._timeout / 2:
             # This loop stood still, not Redis: the reply may lie in the socket already.

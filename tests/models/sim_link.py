@@ -74,6 +74,10 @@ class SimConnection:
         """Who gets the bytes."""
         self._protocol = protocol
 
+    def is_closing(self) -> bool:
+        """Tell whether it has ended."""
+        return not self._open
+
     @staticmethod
     def parse_error(text: str) -> RedisError:
         """The exception for an error."""
