@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from daisi_ws.config.keys import ENVIRONMENT_PREFIX, Field, Value, environment_name
-from daisi_ws.config.problems import Problem, quoted
+from daisi_ws.config.problems import Problem, quoted, without_value
 from daisi_ws.config.schema import FIELDS
 from daisi_ws.config.values import RefusedError, from_python, from_text
 
@@ -62,6 +62,7 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
     for secret, name, path in _secret_files(environ):
         _read_secret(layer, secret, f"environment {name}", path)
     known = _by_variable()
+    secrets = [name for name, field in known.items() if field.key.secret]
     for name in sorted(environ):
         if not name.startswith(ENVIRONMENT_PREFIX) or not environ[name]:
             continue
@@ -77,7 +78,10 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
         elif not _someone_elses(name, environ[name]):
             layer.problems.append(
                 Problem(
-                    quoted(name)[1:-1], "environment", "no such variable", _nearest(name, known)
+                    quoted(without_value(name, secrets))[1:-1],
+                    "environment",
+                    "no such variable",
+                    _nearest(name, known),
                 )
             )
     return layer

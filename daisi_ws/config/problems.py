@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
+
+_TYPO = 8
+"""So much behind a secret's name may be a wrong name; what is longer may be the secret."""
 
 SECRET_HINT = 'python -c "import secrets; print(secrets.token_hex(32))"'  # noqa: S105 - a command, no secret
 
@@ -51,6 +54,15 @@ class ConfigError(Exception):
 def quoted(text: str, longest: int = 60) -> str:
     """``text`` as it may be shown: quoted, control characters escaped, cut to ``longest``."""
     return ascii(text if len(text) <= longest else text[:longest] + "...")
+
+
+def without_value(name: str, secrets: Iterable[str]) -> str:
+    """``name`` without the value that stands right behind the name of a secret in it.
+
+    Where a sign between the two was forgotten; what is too short to be one may be a wrong name.
+    """
+    known = max((s for s in secrets if name.startswith(s)), key=len, default=name)
+    return name if len(name) - len(known) <= _TYPO else f"{known}..."
 
 
 def origin_of(keys: Collection[str], origins: Mapping[str, str]) -> str:

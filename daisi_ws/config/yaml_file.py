@@ -11,7 +11,7 @@ import yaml
 
 from daisi_ws.config.environment import Layer
 from daisi_ws.config.keys import Field, Value
-from daisi_ws.config.problems import Problem, quoted
+from daisi_ws.config.problems import Problem, quoted, without_value
 from daisi_ws.config.schema import FIELDS, SECTIONS
 from daisi_ws.config.values import RefusedError, check, from_text
 
@@ -23,8 +23,6 @@ _TAGS = {
     "bool or null": {"tag:yaml.org,2002:bool"},
 }
 _NULL = "tag:yaml.org,2002:null"
-_TYPO = 8
-"""So much behind a secret's name may be a wrong name; what is longer may be the secret."""
 
 
 def read_file(path: Path) -> Layer:
@@ -147,9 +145,8 @@ def _field(section: str, key: str) -> Field | None:
 def _without_secret(key: str) -> str:
     """Return a key without the value that stands right behind the name of a secret in it."""
     section, dot, leaf = key.rpartition(".")
-    names = [f.leaf for f in FIELDS.values() if f.key.secret and leaf.startswith(f.leaf)]
-    name = max(names, key=len, default=leaf)
-    return key if len(leaf) - len(name) <= _TYPO else f"{section}{dot}{name}..."
+    secrets = [field.leaf for field in FIELDS.values() if field.key.secret]
+    return section + dot + without_value(leaf, secrets)
 
 
 def _leaves(section: str) -> list[str]:

@@ -48,6 +48,16 @@ def test_every_key_has_a_variable_of_its_own() -> None:
     assert len(names) == len(set(names))
 
 
+def test_a_secret_behind_its_variable_is_not_shown() -> None:
+    """Where the sign between the two was forgotten, the value is a part of the name."""
+    name = "DAISI_WS_AUTH_TOKEN_AES_KEY"
+    (problem,) = read_environment({f"{name}{'5ec2e7' * 10}abcd": "30"}).problems
+    assert problem.key == f"{name}..."
+    assert "5ec2e7" not in str(problem)
+    (problem,) = read_environment({f"{name}_PREV": "x"}).problems
+    assert problem.key == f"{name}_PREV"
+
+
 def test_an_unknown_variable_comes_with_a_suggestion() -> None:
     """A typo in the environment is found, with the name that was meant."""
     layer = read_environment({"DAISI_WS_SERVER_HTTP_PROT": "1", "DAISI_WS_ZZZ": "1"})
