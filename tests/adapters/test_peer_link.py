@@ -91,9 +91,14 @@ class TestFaults:
         async with peers_of(addresses, metrics=metrics) as peers:
             push_all(peers, 1, 3000)
             await until(lambda: accepted.stat().st_size > 0)
+            # Something is on its way when it dies, however quick it was until then.
+            pod.signal(signal.SIGSTOP)
+            push_all(peers, 3001, 3500)
+            queue = peers._links[B].queue
+            await until(lambda: queue.held > queue.waiting)
             await pod.kill()
             before = accepted.read_text().split()
-            push_all(peers, 3001, 4000)
+            push_all(peers, 3501, 4000)
             successor = await PodProcess.start(accepted, 0 if moves else pod.port)
             addresses.ports[B] = successor.port
             try:
