@@ -1,9 +1,8 @@
 """One RESP3 connection to Redis for everything a worker asks: commands, tracking, pub/sub.
 
 What is asked within a loop turn, or by what that turn has set off, travels as one write, and
-replies come back in order, so a
-thousand callers share round trips without knowing. Invalidations of tracked keys arrive on the
-same connection as the reads they concern: their order is exact.
+replies come back in order, so a thousand callers share round trips without knowing. Invalidations
+of tracked keys arrive on the same connection as the reads they concern: their order is exact.
 
 The library's own client would retry silently (a SET takes up to a minute against a frozen
 server, and a repeated `SET NX` calls us busy against ourselves); here an answer that does not
