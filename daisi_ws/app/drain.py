@@ -25,7 +25,7 @@ from daisi_ws.domain.deadlines import CLIENT_CLOSE_SECONDS
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.metrics import Metrics
 
-WAVE_SECONDS: Final = 0.1
+WAVE_SECONDS: Final = 0.05
 PACED_SHARE: Final = 0.5
 """Of the drain time: by then everybody has been told to go. Who stays is closed as late as the
 pace allows, and not before."""
@@ -130,7 +130,7 @@ class Drain:
         here = [c for c in self._hub.connections() if c.state is State.OPEN]
         untold = [c for c in here if not c.leaving]
         stayed = [c for c in here if c.leaving]
-        now, rate = self._clock(), self._rate()
+        now, rate = self._clock(), self._pace.steady(self._rate())
         if untold:
             end = self._started + seconds * PACED_SHARE
             going = untold[: self._take(now, len(untold), end)]

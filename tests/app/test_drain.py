@@ -125,8 +125,8 @@ async def test_many_are_sent_in_waves() -> None:
         if before != len(stage.hub):
             sizes.append(before - len(stage.hub))
     await draining
-    # A wave of 0.1 s; a late one may be twice as large.
-    assert max(sizes) <= PACE * 0.2 + 1
+    # A late wave may be twice as large.
+    assert max(sizes) <= PACE * 0.1 + 1
     assert len(stage.hub) == 0
 
 
@@ -167,7 +167,7 @@ async def test_who_asked_for_positions_is_told_and_served() -> None:
     asked.connection.positions = True
     draining = asyncio.create_task(stage.drain.run(30.0))
     await stage.until(lambda: len(hints(asked)) == 1)
-    assert 0 <= hints(asked)[0] < 100
+    assert 0 <= hints(asked)[0] < 50
     assert asked.connection.state is State.OPEN
     assert asked.connection.leaving
     principal = asked.connection.principal
