@@ -65,27 +65,25 @@ class Fault:
         is the host that it strikes, `reader` the reader's host.
     :param expect: what the gateway is expected to do, in one sentence.
     :param strike: does it, undoes it, and returns what it did.
-    :param cheap: quick enough for the short run.
     """
 
     name: str
     claims: frozenset[str]
     expect: str
     strike: Callable[[Strike], Awaitable[str]]
-    cheap: bool = True
 
 
 CATALOGUE: Final[dict[str, Fault]] = {}
 
 
 def fault(
-    claims: str, expect: str, *, cheap: bool = True
+    claims: str, expect: str
 ) -> Callable[[Callable[[Strike], Awaitable[str]]], Callable[[Strike], Awaitable[str]]]:
     """Put a function into the catalogue under its own name."""
 
     def add(strike: Callable[[Strike], Awaitable[str]]) -> Callable[[Strike], Awaitable[str]]:
         name = strike.__name__
-        kind = Fault(name, frozenset(claims.split()), expect, strike, cheap)
+        kind = Fault(name, frozenset(claims.split()), expect, strike)
         CATALOGUE[name] = kind
         return strike
 
@@ -125,7 +123,7 @@ async def reader_stopped(at: Strike) -> str:
     return await _stop(at, at.on.reader[1])
 
 
-@fault("host", "its workers drain and end; the next supervisor takes their place", cheap=False)
+@fault("host", "its workers drain and end; the next supervisor takes their place")
 async def supervisor_killed(at: Strike) -> str:
     host = at.pair.host
     await host.kill()
@@ -138,7 +136,6 @@ async def supervisor_killed(at: Strike) -> str:
 @fault(
     "host",
     "its clients resume on the other host; locks and routes of the dead do no harm",
-    cheap=False,
 )
 async def host_gone(at: Strike) -> str:
     host = at.pair.host
@@ -206,7 +203,6 @@ async def redis_slow(at: Strike) -> str:
 @fault(
     "redis host",
     "the host keeps its clients; its lease ends, it catches up from the stream",
-    cheap=False,
 )
 async def redis_cut_from_host(at: Strike) -> str:
     lasts = at.seconds(0.5, 9.0)
@@ -240,7 +236,7 @@ async def nats_frozen(at: Strike) -> str:
     return f"{lasts:.1f} s"
 
 
-@fault("nats host", "another pod reads; the host's pods get everything by gRPC", cheap=False)
+@fault("nats host", "another pod reads; the host's pods get everything by gRPC")
 async def nats_cut_from_host(at: Strike) -> str:
     lasts = at.seconds(0.5, 9.0)
     how = _break(at, [at.pair.nats])
@@ -310,7 +306,7 @@ async def poison(at: Strike) -> str:
     return f"{count} messages"
 
 
-@fault("host", "successors READY first; nobody is refused, nothing is missed", cheap=False)
+@fault("host", "successors READY first; nobody is refused, nothing is missed")
 async def rolling_restart(at: Strike) -> str:
     host = at.pair.host
     before = host.worker_pids()
@@ -330,7 +326,6 @@ async def reloaded(at: Strike) -> str:
 @fault(
     "clock",
     "nothing: deadlines use the monotonic clock, tokens last longer than the step",
-    cheap=False,
 )
 async def clock_stepped(at: Strike) -> str:
     step = at.chance.choice([-3600, -60, 60, 3600])
