@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 _TYPO = 8
 """So much behind a secret's name may be a wrong name; what is longer may be the secret."""
+
+_NAME: Final = re.compile(r"(?:_|(?!(?:[^\W_]*\d){3})[^\W_]+)*")
+"""What may be a name: letters and `_`, and no more than two digits in a word."""
 
 SECRET_HINT = 'python -c "import secrets; print(secrets.token_hex(32))"'  # noqa: S105 - a command, no secret
 
@@ -59,9 +64,12 @@ def quoted(text: str, longest: int = 60) -> str:
 def without_value(name: str, secrets: Iterable[str]) -> str:
     """``name`` without the value that stands right behind the name of a secret in it.
 
-    Where a sign between the two was forgotten; what is too short to be one may be a wrong name.
+    Where a sign between the two was forgotten, or is another; what is too short to be one may be a
+    wrong name. The name may be misspelt, too: what can be no name is never shown.
     """
-    known = max((s for s in secrets if name.startswith(s)), key=len, default=name)
+    known = max((s for s in secrets if name.startswith(s)), key=len, default="")
+    if not known:
+        known = match[0] if (match := _NAME.match(name)) else ""
     return name if len(name) - len(known) <= _TYPO else f"{known}..."
 
 

@@ -58,6 +58,15 @@ def test_a_secret_behind_its_variable_is_not_shown() -> None:
     assert problem.key == f"{name}_PREV"
 
 
+@pytest.mark.parametrize("between", ["", "@", "-", ".", "_"])
+def test_a_secret_behind_a_misspelt_variable_is_not_shown(between: str) -> None:
+    """A name is shown as far as it can be one."""
+    name = "DAISI_WS_CUTH_TOKEN_AES_KEY"
+    (problem,) = read_environment({f"{name}{between}{'5ec2e7' * 5}@x": "30"}).problems
+    assert problem.key in (f"{name}...", f"{name}_...", "DAISI_WS_CUTH_TOKEN_AES_...")
+    assert "5ec2e7" not in str(problem)
+
+
 def test_an_unknown_variable_comes_with_a_suggestion() -> None:
     """A typo in the environment is found, with the name that was meant."""
     layer = read_environment({"DAISI_WS_SERVER_HTTP_PROT": "1", "DAISI_WS_ZZZ": "1"})
