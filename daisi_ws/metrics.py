@@ -41,7 +41,9 @@ LIMITS: Final = (
     "chats", "frames", "message_size", "header_size",
 )  # fmt: skip
 _NOT_LOCKED: Final = ("conflict", "timeout", "displaced", "redis_unavailable", "cancelled")
-_NO_EVENTS: Final = ("bad_subject", "not_utf8", "bad_json", "bad_field", "ids_contradict")
+_NO_EVENTS: Final = (
+    "bad_subject", "not_utf8", "bad_json", "bad_field", "ids_contradict", "internal_error",
+)  # fmt: skip
 _ENDINGS: Final = tuple(reason.label for reason in CloseReason)
 _DRAINED: Final = ("told", "moved", "closed", "stayed")
 _CHANNEL_ENDS: Final = ("idle", "unhealthy", "failed", "dropped", "shutdown")
@@ -92,7 +94,10 @@ class Tally:
             self.latency_counts[index] = 0
 
     def observe_latency(self, seconds: float, deliveries: int) -> None:
-        """Count `deliveries` of one event that took this long from broker to socket write."""
+        """Count `deliveries` of one event.
+
+        :param seconds: from the broker's timestamp to the socket write.
+        """
         self.latency_counts[bisect_left(LATENCY_BUCKETS, seconds)] += deliveries
         self.latency_sum += seconds * deliveries
 
@@ -194,10 +199,10 @@ class Metrics:
         self.resume_scans = self._counter(
             "resume_scans", "Reads of a range of the stream for who came back, many at once."
         )
-        self.slow_clients = self._gauge("slow_clients", "Clients that are behind now.")
+        self.slow_clients = self._gauge("slow_clients", "Clients that are behind for too long.")
 
     def _make_sessions(self) -> None:
-        self.auth_success = self._counter("auth_success", "Admissions by token.", type=_KINDS)
+        self.auth_success = self._counter("auth_success", "Accepted tokens.", type=_KINDS)
         self.auth_failure = self._counter(
             "auth_failure", "Refused keys and tokens.", type=_KINDS, reason=_REFUSED
         )
@@ -263,13 +268,13 @@ class Metrics:
 
     def _make_stream(self) -> None:
         self.events = self._counter(
-            "events_received", "Events read from the stream.", event_type=_EVENT_TYPES
+            "events_received", "Events that the reader handed on.", event_type=_EVENT_TYPES
         )
         self.redelivered = self._counter(
             "redeliveries", "Events read more than once and dropped as known."
         )
         self.dead_letters = self._counter(
-            "dead_letters", "Messages that are no events, kept aside.", reason=_NO_EVENTS
+            "dead_letters", "Messages that are no events, by what is wrong.", reason=_NO_EVENTS
         )
         self.reader = self._gauge("reader", "1 where this pod reads the stream.")
         self.reader_changes = self._counter("reader_takeovers", "Times a pod became the reader.")
