@@ -26,6 +26,8 @@ from daisi_ws.domain.errors import Unavailable
 from daisi_ws.metrics import Metrics
 
 WAVE_SECONDS: Final = 0.05
+"""Between two waves; who is told to move waits at most so long before it comes back."""
+
 PACED_SHARE: Final = 0.5
 """Of the drain time: by then everybody has been told to go. Who stays is closed as late as the
 pace allows, and not before."""
@@ -44,7 +46,7 @@ class Drain:
 
     :param steps_before: what to do first, in order: hand over reading, …
     :param farewells: told who was asked to leave, before the client is.
-    :param pace: getter of how many clients may be sent away in a second.
+    :param pace: getter of how many clients may come back in a second.
     :param handshakes: returns how many clients are still sending their first request.
     :param stop_admitting: called when it is too late for newcomers.
     """

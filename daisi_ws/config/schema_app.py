@@ -108,12 +108,14 @@ class App(Section, frozen=True, kw_only=True):
     websocket_slow_client_latency_ms: Annotated[
         int,
         milliseconds(
-            "Age of the oldest waiting event from which a client counts as slow.", 1, 3_600_000
+            "A client that is behind for longer counts as slow, and is named in the log.",
+            1,
+            3_600_000,
         ),
     ] = 5000
     websocket_slow_client_disconnect_threshold_ms: Annotated[
         int,
-        milliseconds("A client that stays slow for this long is closed with 1013.", 1, 3_600_000),
+        milliseconds("A client that is behind for longer is closed with 1013.", 1, 3_600_000),
     ] = 30_000
     websocket_compression_mode: Annotated[
         Literal["disabled", "no_context_takeover"],
@@ -169,8 +171,8 @@ class App(Section, frozen=True, kw_only=True):
     drain_reconnects_per_second: Annotated[
         float,
         count(
-            "How many clients a draining worker sends away in a second; more only where "
-            "app.shutdown_timeout_seconds would not suffice.",
+            "How many clients of a draining worker may come back in any second; it sends away a "
+            "sixth fewer, and more only where app.shutdown_timeout_seconds would not suffice.",
             "clients per second",
             1,
             1_000_000,
@@ -179,7 +181,7 @@ class App(Section, frozen=True, kw_only=True):
     shutdown_timeout_seconds: Annotated[
         float,
         seconds(
-            "Time for the drain: clients are closed in waves over it, then the worker ends.",
+            "Longest time for the drain: clients are sent away in waves, then the worker ends.",
             0.1,
             3600,
         ),
