@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from daisi_ws.cli.options import config_option
 from daisi_ws.config import (
     FIELDS,
     MASK,
@@ -64,15 +65,6 @@ class _KeyName(click.ParamType[str]):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-_file = click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="YAML file; otherwise $DAISI_WS_CONFIG, else conf/config.yaml if there is one.",
-)
-
-
 @click.group("config")
 def config_group() -> None:
     """Check, show and explain the configuration.
@@ -83,9 +75,16 @@ def config_group() -> None:
     """
 
 
-@config_group.command("check", epilog=_EXIT_CODES)
-@_file
-def check_command(path: Path | None) -> None:
+@config_group.command(
+    "check",
+    epilog="""\b
+Exit codes:
+  0  no problem; there may be warnings
+  2  the configuration or the command line has a problem
+""",
+)
+@config_option
+def check_command(config_file: Path | None) -> None:
     """Report every problem of the configuration at once; warn of what should be looked at.
 
     \b
@@ -93,7 +92,7 @@ def check_command(path: Path | None) -> None:
       daisi-ws config check
       DAISI_WS_LOG_LEVEL=debug daisi-ws config check --config /etc/daisi-ws.yaml
     """
-    loaded = _load(path)
+    loaded = _load(config_file)
     for caution in cautions(loaded.config, loaded.origins, time.time()):
         click.echo(f"warning: {caution}", err=True)
     given = sum(not origin.startswith("default") for origin in loaded.origins.values())
@@ -102,9 +101,9 @@ def check_command(path: Path | None) -> None:
 
 
 @config_group.command("show", epilog=_EXIT_CODES)
-@_file
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
-def show_command(path: Path | None, as_json: bool) -> None:
+def show_command(config_file: Path | None, as_json: bool) -> None:
     """Show the values in effect and where each comes from; secrets are masked.
 
     \b
@@ -112,7 +111,7 @@ def show_command(path: Path | None, as_json: bool) -> None:
       daisi-ws config show
       daisi-ws config show --json | jq '."server.http_port"'
     """
-    loaded = _load(path)
+    loaded = _load(config_file)
     if as_json:
         click.echo(json.dumps({name: _entry(loaded, name) for name in FIELDS}, indent=2))
         return

@@ -102,6 +102,29 @@ def config_option(function: F) -> F:
     )(function)
 
 
+def scope_options(function: F) -> F:
+    """Add the three options that say what an admin may see; `*` is no bound."""
+    for option in (
+        click.option(
+            "--company-restriction",
+            type=SCOPE,
+            default="*",
+            help="Never show another company than this, whatever is subscribed to; * for no bound.",
+        ),
+        click.option(
+            "--subscribed-agent", type=SCOPE, default="*", help="Show this agent only; * for all."
+        ),
+        click.option(
+            "--subscribed-company",
+            type=SCOPE,
+            default="*",
+            help="Show agents of this company only; * for all.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def load_config(config_file: Path | None) -> Config:
     """Read and check the configuration, or end the command with all its problems (code 2)."""
     try:

@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from daisi_ws import log
+from daisi_ws.cli.options import config_option
 from daisi_ws.cli.serving import (
     KeepRunning,
     Reload,
@@ -61,21 +62,17 @@ Exit codes:
     type=click.IntRange(1, 256),
     help="Worker processes (server.workers); one for each core if not given.",
 )
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="YAML file; otherwise $DAISI_WS_CONFIG, else conf/config.yaml if there is one.",
-)
+@config_option
 @click.option("--http-port", type=click.IntRange(0, 65535), help="server.http_port; 0: any free.")
 @click.option(
     "--grpc-port",
     type=click.IntRange(0, 65535),
     help="server.grpc_port, the first of two for each worker; 0: any free ones.",
 )
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
-@click.option("--log-format", type=click.Choice(["json", "text"]))
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="log.level."
+)
+@click.option("--log-format", type=click.Choice(["json", "text"]), help="log.format.")
 @click.option(
     "--embedded",
     is_flag=True,
@@ -89,7 +86,7 @@ Exit codes:
     help="Where the embedded servers keep their data; without it nothing outlives them.",
 )
 def serve_command(
-    path: Path | None,
+    config_file: Path | None,
     embedded: bool,
     data: Path | None,
     **options: int | str | None,
@@ -104,7 +101,7 @@ def serve_command(
         raise click.UsageError("--data is where --embedded keeps its data; give both or neither")
     flags: dict[str, object] = {_KEYS[name]: value for name, value in options.items()}
     # One that is gone later is told as missing, instead of everything falling to its default.
-    source = ConfigSource(path or file_to_read(os.environ), dict(os.environ), flags)
+    source = ConfigSource(config_file or file_to_read(os.environ), dict(os.environ), flags)
     files = FileWatch(files_of(source.path, source.environ))
     loaded = _load_or_exit(source)
     log.setup(loaded.config.log.level, loaded.config.log.format)

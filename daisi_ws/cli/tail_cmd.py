@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from daisi_ws.cli.options import DURATION, ID, SCOPE, config_option, load_config, refuse
+from daisi_ws.cli.options import DURATION, ID, config_option, load_config, refuse, scope_options
 from daisi_ws.cli.running import run
 from daisi_ws.cli.tail_run import View, follow, fresh
 from daisi_ws.cli.token_cmd import examine
@@ -79,10 +79,10 @@ Examples:
 """
     + _EXIT_CODES,
 )
-@click.option("--company", type=ID, help="company_id.")
-@click.option("--agent", type=ID, help="agent_id.")
-@click.option("--user", type=ID, help="user_id.")
-@click.option("--chat", type=ID, help="Also select this chat.")
+@click.option("--company", type=ID, help="Company of the user (company_id).")
+@click.option("--agent", type=ID, help="Agent whose chats are shown (agent_id).")
+@click.option("--user", type=ID, help="The user (user_id).")
+@click.option("--chat", type=ID, help="Also select this chat (chat_id).")
 @_shared_options
 def user_command(
     *,
@@ -120,14 +120,8 @@ Examples:
 """
     + _EXIT_CODES,
 )
-@click.option("--admin", type=ID, help="admin_id.")
-@click.option(
-    "--subscribed-company", type=SCOPE, default="*", help="Company whose agents are shown; * all."
-)
-@click.option("--subscribed-agent", type=SCOPE, default="*", help="Agent that is shown; * all.")
-@click.option(
-    "--company-restriction", type=SCOPE, default="*", help="Company that must not be left; * none."
-)
+@click.option("--admin", type=ID, help="The admin (admin_id).")
+@scope_options
 @_shared_options
 def admin_command(
     *,

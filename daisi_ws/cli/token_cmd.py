@@ -13,7 +13,7 @@ from typing import Final
 import click
 import msgspec
 
-from daisi_ws.cli.options import DURATION, ID, SCOPE, config_option, load_config
+from daisi_ws.cli.options import DURATION, ID, config_option, load_config, scope_options
 from daisi_ws.cli.tokens import AdminScope, admin_token, openers_of, user_token
 from daisi_ws.cli.wording import duration, moment
 from daisi_ws.config import Config
@@ -52,9 +52,9 @@ def token_group() -> None:
 
 
 @token_group.command("user", epilog=_EXIT_CODES)
-@click.option("--company", type=ID, required=True, help="company_id.")
-@click.option("--agent", type=ID, required=True, help="agent_id.")
-@click.option("--user", type=ID, required=True, help="user_id.")
+@click.option("--company", type=ID, required=True, help="Company of the user (company_id).")
+@click.option("--agent", type=ID, required=True, help="Agent whose chats are shown (agent_id).")
+@click.option("--user", type=ID, required=True, help="The user (user_id).")
 @_expires
 @config_option
 def user_command(
@@ -70,14 +70,8 @@ def user_command(
 
 
 @token_group.command("admin", epilog=_EXIT_CODES)
-@click.option("--admin", type=ID, required=True, help="admin_id.")
-@click.option(
-    "--subscribed-company", type=SCOPE, default="*", help="Company whose agents are shown; * all."
-)
-@click.option("--subscribed-agent", type=SCOPE, default="*", help="Agent that is shown; * all.")
-@click.option(
-    "--company-restriction", type=SCOPE, default="*", help="Company that must not be left; * none."
-)
+@click.option("--admin", type=ID, required=True, help="The admin (admin_id).")
+@scope_options
 @_expires
 @config_option
 def admin_command(
@@ -122,7 +116,7 @@ def check_command(token: str, as_json: bool, config_file: Path | None) -> None:
 
     \b
     Examples:
-      pbpaste | daisi-ws token check -
+      daisi-ws token check - < token.txt
       daisi-ws token check "$TOKEN" --json | jq .expires_in_seconds
     """
     if token == _STANDARD_INPUT:
