@@ -49,32 +49,55 @@ GROUPS: Final[dict[str, Callable[[Bench], Coroutine[None, None, None]]]] = {
 @click.option(
     "--tree", type=click.Path(path_type=Path), default=ROOT, help="Source tree that is measured."
 )
-@click.option("--path-rates", type=NUMBERS, default="1000,5000,10000,20000,30000,40000")
-@click.option("--path-seconds", default=1.5)
-@click.option("--path-clients", default=200)
+@click.option(
+    "--path-rates",
+    type=NUMBERS,
+    default="1000,5000,10000,20000,30000,40000",
+    help="Events a second, one after another until a variant is saturated.",
+)
+@click.option("--path-seconds", default=1.5, help="Seconds for each rate.")
+@click.option("--path-clients", default=200, help="Clients, each with a thread of its own.")
 @click.option("--path-layouts", type=LAYOUTS, default="1x1,1x2,2x2", help="Hosts x workers.")
-@click.option("--fan-out-points", type=POINTS, default="1x1000,10x1000,100x200,500x100,500x400")
-@click.option("--fan-out-seconds", default=1.5)
-@click.option("--fan-out-layouts", type=LAYOUTS, default="1x1")
+@click.option(
+    "--fan-out-points",
+    type=POINTS,
+    default="1x1000,10x1000,100x200,500x100,500x400",
+    help="Clients of one chat list, and events a second.",
+)
+@click.option("--fan-out-seconds", default=1.5, help="Seconds for each point.")
+@click.option("--fan-out-layouts", type=LAYOUTS, default="1x1", help="Hosts x workers.")
 @click.option("--fan-out-wide", type=POINTS, default="5000x20", help="Points over two workers.")
-@click.option("--admins-count", default=1000)
-@click.option("--admins-rate", default=100)
-@click.option("--admins-seconds", default=1.5)
-@click.option("--admins-layouts", type=LAYOUTS, default="1x1,1x2")
+@click.option("--admins-count", default=1000, help="Admins.")
+@click.option("--admins-rate", default=100, help="Events a second.")
+@click.option("--admins-seconds", default=1.5, help="Seconds.")
+@click.option("--admins-layouts", type=LAYOUTS, default="1x1,1x2", help="Hosts x workers.")
 @click.option("--connect-count", default=500, help="Clients, one after another.")
 @click.option("--connect-storm", default=5000, help="Clients, all at once; 0 for none.")
 @click.option("--connect-missed", default=10, help="Events that each client of the storm missed.")
-@click.option("--connect-layouts", type=LAYOUTS, default="1x1,1x2")
-@click.option("--memory-sizes", type=NUMBERS, default="1000,2000,10000")
-@click.option("--memory-deflate/--no-memory-deflate", default=False)
-@click.option("--forward-rates", type=NUMBERS, default="1000,5000,20000")
-@click.option("--forward-seconds", default=1.5)
-@click.option("--forward-clients", default=200)
-@click.option("--idle-clients", default=10_000)
-@click.option("--idle-seconds", default=20.0)
-@click.option("--parts-seconds", default=0.2, help="CPU time for each part.")
+@click.option("--connect-layouts", type=LAYOUTS, default="1x1,1x2", help="Hosts x workers.")
+@click.option(
+    "--memory-sizes",
+    type=NUMBERS,
+    default="1000,2000,10000",
+    help="Idle connections at which memory is looked at.",
+)
+@click.option(
+    "--memory-deflate/--no-memory-deflate",
+    default=False,
+    help="Measure connections with compression, too.",
+)
+@click.option("--forward-rates", type=NUMBERS, default="1000,5000,20000", help="Events a second.")
+@click.option("--forward-seconds", default=1.5, help="Seconds for each rate.")
+@click.option("--forward-clients", default=200, help="Clients, each with a thread of its own.")
+@click.option("--idle-clients", default=10_000, help="Connections that only answer pings.")
+@click.option(
+    "--idle-seconds",
+    default=20.0,
+    help="Seconds: the time between two pings, or a multiple.",
+)
+@click.option("--parts-seconds", default=0.2, help="CPU time for each part, in seconds.")
 @click.option("--parts-times", default=5, help="Repeats of parts that need servers.")
-@click.option("--parts-users", default=1000)
+@click.option("--parts-users", default=1000, help="Users of the part that is named after them.")
 def main(
     groups: tuple[str, ...],
     against: str | None,

@@ -82,7 +82,7 @@ class Connected(msgspec.Struct, tag="connected"):
     """How connecting went.
 
     :param ready_ms: of each client, from before TCP connect to `ready` (or `done`) read.
-    :param heads: response heads, for the pod each got to.
+    :param pods: how many clients each pod got, by its `X-Daisi-Pod`.
     :param recovered: how many were told that they missed nothing.
     """
 

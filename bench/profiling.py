@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from asyncio.subprocess import DEVNULL, Process
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from bench.settings import Settings
 from bench.targets import Target
 
 TOOLS: Final = ("py-spy", "perf", "memray")
-_INSTALL: Final = "pip install -e '.[bench]'"
+_INSTALL: Final = f"{sys.executable} -m pip install -e '.[bench]'"
 _RATE: Final = 250
 _END_SECONDS: Final = 30.0
 
