@@ -40,7 +40,10 @@ def set_minimum(context: ssl.SSLContext, tls: ClientTls | HttpTls) -> None:
 
 
 def no_passphrase() -> str:
-    """Be the passphrase of a key: without this OpenSSL asks on the terminal."""
+    """Be the passphrase of a key: without this OpenSSL asks on the terminal.
+
+    :raises ValueError: always; it is called only for a key that needs one.
+    """
     raise ValueError("the key is protected by a passphrase")
 
 

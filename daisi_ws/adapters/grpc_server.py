@@ -143,7 +143,10 @@ class GrpcServer:
             stream.refresh()
 
     async def stop(self, grace_seconds: float) -> None:
-        """End the streams in good order, give other calls a moment, and close the port."""
+        """End the streams in good order, and close the port.
+
+        :param grace_seconds: other calls may take so long.
+        """
         server, self._server = self._server, None
         if server is None:
             return

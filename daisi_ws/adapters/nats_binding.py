@@ -99,7 +99,11 @@ class NatsBinding:
         """Have the last message that was given out delivered again if nothing else can be.
 
         A reader that ended with as many unacknowledged as may be leaves none to be given, and so
-        nobody would be pinned before they are delivered again, after the ack wait.
+        nobody would be pinned before they are delivered again, after the ack wait. A NAK has the
+        server do that at once, whoever says it.
+
+        :param info: of the consumer, as `CONSUMER.INFO` answers.
+        :raises Unavailable: NATS does not answer.
         """
         groups = info.get("priority_groups") or ()
         if not groups or any(group.get("pinned_client_id") for group in groups):
@@ -107,7 +111,8 @@ class NatsBinding:
         if info["num_ack_pending"] < info["config"]["max_ack_pending"]:
             return
         last = info["delivered"]
-        # ADR-15: stream, consumer, deliveries, stream and consumer sequence, time, what is left.
+        # NATS, ADR-15: stream, consumer, deliveries, stream and consumer sequence, time, how many
+        # are left.
         place = f"{self._stream.name}.{self._settings.name}.1"
         subject = f"$JS.ACK.{place}.{last['stream_seq']}.{last['consumer_seq']}.0.0"
         log.warning("nobody reads, and too much is unacknowledged: asking for it again")

@@ -85,6 +85,7 @@ class PeerCalls:
     async def wait(self, call: PendingCall, timeout: float) -> Answer:
         """Wait for an answer; the question is withdrawn when nobody waits any more.
 
+        :param timeout: seconds.
         :raises TimeoutError: none came in time.
         :raises Unavailable: the peer is given up.
         """

@@ -91,6 +91,7 @@ class PeerLink:
     async def barrier(self, interests: Sequence[str], timeout: float) -> BarrierReply:
         """Ask for a barrier, together with whoever else asks in this turn of the loop.
 
+        :param timeout: seconds.
         :raises Unavailable: the peer cannot be asked, or does not answer in time.
         """
         answer = await self._ask(self._calls.barrier(interests), timeout)
@@ -99,8 +100,9 @@ class PeerLink:
         return answer
 
     async def displace(self, session_key: str, holder: str, timeout: float) -> None:
-        """Ask for a displacement.
+        """Ask for a displacement; see :meth:`Peers.displace`.
 
+        :param timeout: seconds.
         :raises Unavailable: the peer cannot be asked, or does not answer in time.
         """
         answer = await self._ask(self._calls.displace(session_key, holder), timeout)
@@ -108,8 +110,9 @@ class PeerLink:
             raise Unavailable(f"pod {self.pod_id} could not displace: {answer.problem}")
 
     async def has_session(self, session_key: str, holder: str, timeout: float) -> bool:
-        """Ask whether the peer has a session.
+        """Ask whether the peer has a session; see :meth:`Peers.has_session`.
 
+        :param timeout: seconds.
         :raises Unavailable: the peer cannot be asked, or does not answer in time.
         """
         question = self._calls.displace(session_key, holder, only_ask=True)

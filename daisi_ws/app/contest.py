@@ -36,10 +36,16 @@ class Neighbours(Protocol):
         """End a session of this pod: on return it delivers nothing any more."""
 
     def ask(self, connection: Connection, holder: str, timeout: float) -> asyncio.Task[bool | None]:
-        """Ask the holder's pod whether it has the session; None: it does not answer."""
+        """Ask the holder's pod whether it has the session; None: it does not answer.
+
+        :param timeout: seconds.
+        """
 
     def tell(self, connection: Connection, holder: str, timeout: float) -> asyncio.Task[None]:
-        """Have the holder's pod end its session; done when it was told, at best when it has."""
+        """Have the holder's pod end its session; done when it was told, at best when it has.
+
+        :param timeout: seconds.
+        """
 
 
 class Contest:

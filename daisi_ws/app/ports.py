@@ -62,7 +62,9 @@ class Locks(Protocol):
     """Session locks: at most one owner per key, by compare and set on the server.
 
     An answer that was lost leaves the state unknown (`Unavailable`); asking again with the same
-    owner is safe: an owner is recognised as itself and gets its fence again.
+    owner is safe: an owner is recognised as itself and gets its fence again. An `owner` or
+    `holder` is a lock value, as in :class:`Held`; `ttl_seconds` is how long the lock lasts without
+    renewal.
     """
 
     async def acquire(self, key: str, owner: str, ttl_seconds: float) -> Acquired | Held:
@@ -87,7 +89,10 @@ class Farewells(Protocol):
     """Tells newcomers whose session's holder was asked to connect elsewhere: it is no conflict."""
 
     async def announce(self, leases: Sequence[tuple[str, str]], ttl_seconds: float) -> None:
-        """Have :attr:`Held.leaving` be told of each `(key, owner)`, for so long."""
+        """Have :attr:`Held.leaving` be told of each `(key, owner)`.
+
+        :param ttl_seconds: for so long; best until the end of the drain.
+        """
 
 
 class Kills(Protocol):
@@ -290,6 +295,8 @@ class Peers(Protocol):
     async def displace(self, pod_id: str, session_key: str, holder: str, timeout: float) -> None:
         """Have a session on another pod stop delivering; returns when it has.
 
+        :param holder: the lock value that is to go.
+        :param timeout: seconds.
         :raises Unavailable: no answer in time.
         """
 

@@ -1,4 +1,7 @@
-"""The parts of the way from the stream to a socket, except who reads (:mod:`readiness_reader`)."""
+"""The parts of the way from the stream to a socket.
+
+Who reads is in :mod:`daisi_ws.app.readiness_reader`.
+"""
 
 from __future__ import annotations
 

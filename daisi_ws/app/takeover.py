@@ -178,11 +178,11 @@ class Takeover:
         return self._find(session_key.removeprefix(_SESSION), holder) is not None
 
     def ask(self, connection: Connection, holder: str, timeout: float) -> asyncio.Task[bool | None]:
-        """Ask the holder's pod whether it has the session; None: it does not answer."""
+        """See :meth:`Neighbours.ask`."""
         return self._spawn(self._is_there(connection.principal.session_key, holder, timeout))
 
     def tell(self, connection: Connection, holder: str, timeout: float) -> asyncio.Task[None]:
-        """Have the holder's pod end its session, by gRPC and by the kill switch at once."""
+        """See :meth:`Neighbours.tell`. By gRPC and by the kill switch at once."""
         return self._spawn(self._tell(connection, holder, timeout))
 
     async def _is_there(self, session_key: str, holder: str, timeout: float) -> bool | None:

@@ -25,7 +25,11 @@ class TokenCache(Protocol):
     """Contents of valid tokens of one kind, by the SHA-256 of the token: older pods read them."""
 
     def put(self, digest: bytes, content: bytes, ttl_seconds: float) -> None:
-        """Remember a content; returns before that has happened, and nobody learns if it fails."""
+        """Remember a content; returns before that has happened, and nobody learns if it fails.
+
+        :param digest: SHA-256 of the token as it came.
+        :param ttl_seconds: for so long.
+        """
 
 
 @dataclass(frozen=True, slots=True)

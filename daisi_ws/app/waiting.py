@@ -9,7 +9,7 @@ CANCEL_AGAIN_SECONDS: Final = 0.25
 
 
 async def wait_set(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event, at most so long; tell whether it is set.
+    """Wait for an event, at most so many `seconds`; tell whether it is set.
 
     `asyncio.wait_for` of Python 3.11 forgets that its task was cancelled if the event is set in the
     same turn of the loop: whoever cancelled it would wait for ever.

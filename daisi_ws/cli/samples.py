@@ -27,6 +27,7 @@ def subject_of(kind: str, company_id: str, agent_id: str, chat_id: str | None) -
     """Return the subject that an event of a kind is published to.
 
     :param kind: one of `KINDS`; `messages` need a chat.
+    :raises ValueError: they have none.
     """
     if kind == "messages":
         if chat_id is None:

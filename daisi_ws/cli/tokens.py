@@ -44,7 +44,10 @@ def openers_of(config: Config, kind: Kind) -> list[tuple[AesGcmTokenCodec, str, 
 def user_token(
     config: Config, company_id: str, agent_id: str, user_id: str, expires_in_seconds: float
 ) -> str:
-    """Return a token of a user."""
+    """Return a token of a user, or end the command (code 2) where the service would refuse it.
+
+    :param expires_in_seconds: from now; rounded to whole seconds, one at least.
+    """
     ids = {"company_id": company_id, "agent_id": agent_id, "user_id": user_id}
     return _token(config, "user", ids, expires_in_seconds)
 
@@ -59,7 +62,7 @@ class AdminScope:
 
 
 def admin_token(config: Config, admin_id: str, scope: AdminScope, expires_in_seconds: float) -> str:
-    """Return a token of an admin."""
+    """Return a token of an admin; otherwise as :func:`user_token`."""
     ids = {
         "admin_id": admin_id,
         "subscribed_company_id": scope.subscribed_company,

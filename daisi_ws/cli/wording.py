@@ -8,7 +8,7 @@ _STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in its two largest units: `59 min 58 s`, `2 d 3 h`, `0.4 s`."""
+    """Return so many seconds in their two largest units: `59 min 58 s`, `2 d 3 h`, `0.4 s`."""
     if seconds < 10:
         return f"{seconds:.1f} s" if seconds % 1 >= 0.05 else f"{seconds:.0f} s"
     left = round(seconds)
@@ -25,12 +25,12 @@ def duration(seconds: float) -> str:
 
 
 def clock(unix_seconds: float) -> str:
-    """Return the local time of day to the millisecond."""
+    """Return the local time of day of a Unix time, to the millisecond."""
     return datetime.fromtimestamp(unix_seconds, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
 
 
 def moment(unix_seconds: float) -> str:
-    """Return local date and time to the second."""
+    """Return local date and time of a Unix time, to the second."""
     return datetime.fromtimestamp(unix_seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 

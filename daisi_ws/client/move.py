@@ -35,7 +35,7 @@ class Move:
         self._task: asyncio.Task[Link | None] | None = None
 
     def start(self, after_seconds: float) -> None:
-        """Begin after this time, unless it has begun."""
+        """Begin after so many seconds, unless it has begun."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(after_seconds), name="move")
 

@@ -57,6 +57,8 @@ class ReferenceClient:
     :param on_frame: called in the reading task for each frame; must not block; if it raises, the
         client ends. With it there is nothing to iterate.
     :param session: from :func:`client_session`, shared by many clients; None: one of our own.
+    :param headers: more of them for the handshake.
+    :param backoff: between dials that fail.
     :param pauses: before asking again for what was missed on an open connection.
     :param buffer: with so many frames waiting for who iterates, the socket is not read (nor are
         pings answered) until some are taken.
@@ -136,6 +138,7 @@ class ReferenceClient:
         :raises Unreachable: no connection, or none that became ready in time.
         :raises Ended: the gateway does not want this client (:class:`Refused` if it said so by an
             HTTP status).
+        :raises RuntimeError: it was called before.
         """
         if self._task is not None:
             raise RuntimeError("connect() is called once")
@@ -212,7 +215,10 @@ class ReferenceClient:
         raise Unreachable("the client is closed")
 
     async def wait_ended(self) -> Ended | None:
-        """Wait until the client redials no more; return why, None if it was closed by us."""
+        """Wait until the client redials no more; return why, None if it was closed by us.
+
+        :raises RuntimeError: :meth:`connect` was never called.
+        """
         if self._task is None:
             raise RuntimeError("connect() comes first")
         await asyncio.wait([self._task])

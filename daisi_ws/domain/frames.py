@@ -171,7 +171,10 @@ def gap(from_seq: int, to_seq: int, dropped: int) -> bytes:
 
 
 def token_expiring(expires_in_seconds: float) -> bytes:
-    """Return the warning (ours) that the token ends soon and a fresh one may be presented."""
+    """Return the warning (ours) that the token ends soon and a fresh one may be presented.
+
+    :param expires_in_seconds: told rounded to whole seconds.
+    """
     return msgspec.json.encode(
         {"type": "token_expiring", "payload": {"expires_in_seconds": round(expires_in_seconds)}}
     )

@@ -65,7 +65,7 @@ class NatsServer(ServerProcess):
         return [str(find_nats_server()), "--config", str(file)]
 
     def probe(self, timeout: float) -> bool:
-        """Return whether our server greets clients, and says that JetStream is healthy."""
+        """See :meth:`ServerProcess.probe`. It greets clients and says that JetStream is healthy."""
         with (
             socket.create_connection((HOST, self.port), timeout) as connection,
             connection.makefile("rb") as lines,

@@ -131,7 +131,10 @@ class ServerProcess(ABC):
         return self
 
     def launch(self) -> None:
-        """Start the server without waiting: the first half of `start()`."""
+        """Start the server without waiting: the first half of `start()`.
+
+        :raises EmbeddedServerError: it runs already, or see `start()`.
+        """
         if self.running:
             raise EmbeddedServerError(f"{self.name} is already running (process {self.pid})")
         if self._folder is None:

@@ -53,7 +53,7 @@ class RedisServer(ServerProcess):
         ]
 
     def probe(self, timeout: float) -> bool:
-        """Return whether PING is answered, by the process that we started."""
+        """See :meth:`ServerProcess.probe`. PING is answered, by the process that we started."""
         with socket.create_connection((HOST, self.port), timeout) as connection:
             connection.settimeout(timeout)
             connection.sendall(b"PING\r\nINFO server\r\n")
