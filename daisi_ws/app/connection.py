@@ -63,7 +63,6 @@ class Connection:
         "lock_value",
         "look_at",
         "on_close",
-        "opened_at",
         "outbox",
         "position",
         "principal",
@@ -102,7 +101,6 @@ class Connection:
         self.leaving = False
         self.deflated = False
         self.last_seen = 0.0
-        self.opened_at = 0.0
         self.look_at = 0.0
         self.dropped = self.counted = 0
         self._held = False
@@ -168,7 +166,7 @@ class Connection:
             return
         self.sink = sink
         self.state = _OPEN
-        self.opened_at = self.last_seen = now
+        self.last_seen = now
         self.let_go()
         self.outbox.discard_upto(position)
         if self.recovery is not None:

@@ -28,10 +28,10 @@ from daisi_ws.cli.serving import (
 )
 from daisi_ws.cli.serving_embedded import announce, flags_of, make_servers
 from daisi_ws.config import ConfigError, FileWatch, Loaded, file_to_read, files_of
-from daisi_ws.domain.slots import ConfigSource
+from daisi_ws.domain.slots import EXIT_BOOT_FAILED, ConfigSource
 from daisi_ws.embedded import EmbeddedServerError, Servers
 from daisi_ws.supervisor.run import run_supervisor
-from daisi_ws.supervisor.settings import EXIT_BOOT_FAILED, EXIT_REFUSED, StartError
+from daisi_ws.supervisor.settings import EXIT_REFUSED, StartError
 
 
 @click.command(

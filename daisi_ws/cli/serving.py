@@ -27,10 +27,15 @@ from daisi_ws.config import (
     values_of,
 )
 from daisi_ws.domain.deadlines import deadlines
-from daisi_ws.domain.slots import BootFailed, ConfigSource, WorkerContext, encode_report
+from daisi_ws.domain.slots import (
+    EXIT_BOOT_FAILED,
+    BootFailed,
+    ConfigSource,
+    WorkerContext,
+    encode_report,
+)
 from daisi_ws.embedded import EmbeddedServerError, Servers
 from daisi_ws.supervisor.settings import (
-    EXIT_BOOT_FAILED,
     Reloaded,
     ReloadRefused,
     ReloadResult,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-from daisi_ws.supervisor.settings import EXIT_CLEAN, EXIT_KILLED, Timings
+from daisi_ws.domain.slots import EXIT_CLEAN
+from daisi_ws.supervisor.settings import EXIT_KILLED, Timings
 from daisi_ws.supervisor.states import Action, Fork, Level, Life, Phase, Say, Send, Slot
 
 BACKOFF_BASE_SECONDS = 0.05

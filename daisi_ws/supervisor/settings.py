@@ -7,12 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-EXIT_CLEAN: Final = 0
 EXIT_REFUSED: Final = 2
 """The configuration is invalid or a port is taken; nothing was started."""
-
-EXIT_BOOT_FAILED: Final = 3
-"""A worker could not start although the configuration is valid."""
 
 EXIT_KILLED: Final = 4
 """Stopped as asked, but a worker did not end in its drain time and was killed."""
