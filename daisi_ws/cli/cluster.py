@@ -7,8 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
+from daisi_ws.adapters.nats_binding import CONSUMER_NOT_FOUND
 from daisi_ws.adapters.nats_connection import ApiError, NatsConnection, NatsSettings
 from daisi_ws.adapters.nats_stream import STREAM_NOT_FOUND
 from daisi_ws.adapters.pods_redis import PodsRedis
@@ -19,8 +20,6 @@ from daisi_ws.app.ports import PodRecord, ReaderRecord
 from daisi_ws.cli.links import CONNECT_SECONDS, nats_away, redis_away, stream_missing
 from daisi_ws.config import Config
 from daisi_ws.domain.errors import Unavailable
-
-_CONSUMER_NOT_FOUND: Final = 10014
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +169,7 @@ class Observer:
         try:
             return await self._nats.request(subject, {}), ()
         except ApiError as error:
-            if error.code != _CONSUMER_NOT_FOUND:
+            if error.code != CONSUMER_NOT_FOUND:
                 raise
         problem = f"the stream {nats.stream_name} has no consumer {nats.consumer_name}"
         return None, [Trouble(problem, "The first pod makes it: `daisi-ws serve`.")]

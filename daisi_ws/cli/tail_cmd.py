@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +13,12 @@ from daisi_ws.cli.options import DURATION, ID, config_option, load_config, refus
 from daisi_ws.cli.running import run
 from daisi_ws.cli.tail_run import View, follow, fresh
 from daisi_ws.cli.token_cmd import examine
-from daisi_ws.cli.tokens import AdminScope, admin_token, user_token
+from daisi_ws.cli.tokens import AdminScope, admin_token, given_token, user_token
 from daisi_ws.client import ReferenceClient, admin_url, user_url
 from daisi_ws.config import Config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_STANDARD_INPUT: Final = "-"
-_MOST_INPUT: Final = 16 * 1024
 _TOKEN_SECONDS: Final = 3600.0
 
 _EXIT_CODES = """
@@ -97,7 +94,7 @@ def user_command(
 ) -> None:
     """Connect as a user: the chat list of a company's agent, and one chat if given."""
     config = load_config(config_file)
-    given = _given_token(token)
+    given = None if token is None else given_token(token)
     if given is not None:
         principal = examine(config, given, time.time()).principal
         if principal is not None and principal.kind == "user":
@@ -136,7 +133,7 @@ def admin_command(
 ) -> None:
     """Connect as an admin: the agents that the subscription and the restriction admit."""
     config = load_config(config_file)
-    given = _given_token(token)
+    given = None if token is None else given_token(token)
     if not admin and not given:
         refuse("give --admin (or --token)")
     scope = AdminScope(subscribed_company, subscribed_agent, company_restriction)
@@ -144,10 +141,6 @@ def admin_command(
     shown = given or fresh(lambda: admin_token(config, admin or "", scope, _TOKEN_SECONDS))
     client = ReferenceClient(address, config.auth.admin_secret_token, shown, positions=True)
     run(follow(client, View(**view), None))
-
-
-def _given_token(token: str | None) -> str | None:
-    return sys.stdin.read(_MOST_INPUT).strip() if token == _STANDARD_INPUT else token
 
 
 def _default_url(config: Config) -> str:

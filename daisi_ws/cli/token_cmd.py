@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from daisi_ws.cli.options import DURATION, ID, config_option, load_config, scope_options
-from daisi_ws.cli.tokens import AdminScope, admin_token, openers_of, user_token
+from daisi_ws.cli.tokens import AdminScope, admin_token, given_token, openers_of, user_token
 from daisi_ws.cli.wording import duration, moment
 from daisi_ws.config import Config
 from daisi_ws.domain import token as contents
@@ -22,8 +22,6 @@ from daisi_ws.domain.errors import InvalidToken
 from daisi_ws.domain.principal import Kind, Principal
 from daisi_ws.domain.rfc3339 import format_utc
 
-_MOST_INPUT: Final = 16 * 1024
-_STANDARD_INPUT: Final = "-"
 _KINDS: Final[tuple[Kind, ...]] = ("user", "admin")
 
 _EXIT_CODES = """\b
@@ -119,9 +117,7 @@ def check_command(token: str, as_json: bool, config_file: Path | None) -> None:
       daisi-ws token check - < token.txt
       daisi-ws token check "$TOKEN" --json | jq .expires_in_seconds
     """
-    if token == _STANDARD_INPUT:
-        token = sys.stdin.read(_MOST_INPUT)
-    finding = examine(load_config(config_file), token.strip(), time.time())
+    finding = examine(load_config(config_file), given_token(token), time.time())
     click.echo(json.dumps(finding.as_json()) if as_json else finding.as_text())
     sys.exit(0 if finding.valid else 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ KEYS: Final[Mapping[Kind, str]] = {
     "admin": "auth.admin_token_aes_key",
 }
 
+_STANDARD_INPUT: Final = "-"
+_MOST_INPUT: Final = 16 * 1024
+
 
 def codec_of(config: Config, kind: Kind) -> AesGcmTokenCodec:
     """Return the codec with the key that makes this kind of token."""
@@ -39,6 +43,11 @@ def openers_of(config: Config, kind: Kind) -> list[tuple[AesGcmTokenCodec, str, 
         key, until = previous
         openers.append((AesGcmTokenCodec(key), f"{KEYS[kind]}_previous", until))
     return openers
+
+
+def given_token(text: str) -> str:
+    """Return a token as it was given on the command line; `-` stands for standard input."""
+    return (sys.stdin.read(_MOST_INPUT) if text == _STANDARD_INPUT else text).strip()
 
 
 def user_token(

@@ -147,10 +147,8 @@ class Addresses:
         self.ports: dict[str, int | None] = {
             name.replace("_", "-"): port for name, port in pods.items()
         }
-        self.looked_up = 0
 
     async def lookup(self, pod_id: str) -> str | None:
-        self.looked_up += 1
         port = self.ports.get(pod_id)
         return None if port is None else f"127.0.0.1:{port}"
 
