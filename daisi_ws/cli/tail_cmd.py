@@ -41,8 +41,8 @@ def _shared_options(function: F) -> F:
         click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
         click.option(
             "--url",
-            help="Where the gateway is, like http://host:port; the configured port here if not "
-            "given.",
+            help="Where the gateway is, such as http://host:port or https://host:port; the "
+            "configured port of this machine if not given.",
         ),
         click.option(
             "--token",
@@ -148,4 +148,5 @@ def _default_url(config: Config) -> str:
     if port == 0:
         refuse("server.http_port is 0 (any free port): say where the gateway is with --url")
     host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if config.server.http_tls.enabled else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -12,10 +12,13 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from msgspec.structs import replace
 
 from daisi_ws.adapters.token_codec_aesgcm import AesGcmTokenCodec
+from daisi_ws.cli.tail_cmd import _default_url
 from daisi_ws.cli.tail_view import as_json, as_text
 from daisi_ws.client import Event, Other, decode
+from daisi_ws.config import testing_config
 from daisi_ws.domain import token as contents
 from tests.cli.command import AWAY, KEYS, Result, daisi_ws, finish, start
 from tests.client.stand_in import Connection, StandIn, refusing
@@ -297,6 +300,15 @@ async def test_a_free_port_needs_the_url() -> None:
     result = await daisi_ws(*USER, env={"DAISI_WS_SERVER_HTTP_PORT": "0"})
     assert result.code == 2
     assert "--url" in result.err
+
+
+@pytest.mark.parametrize(("enabled", "address"), [(False, "http"), (True, "https")])
+def test_a_gateway_that_speaks_tls_is_asked_so(enabled: bool, address: str) -> None:
+    """Without --url it is this machine's port, by TLS where server.http_tls is on."""
+    config = testing_config(server__http_host="::1")
+    tls = replace(config.server.http_tls, enabled=enabled)
+    config = replace(config, server=replace(config.server, http_tls=tls))
+    assert _default_url(config) == f"{address}://[::1]:8080"
 
 
 async def test_events_of_the_real_gateway_are_printed(
