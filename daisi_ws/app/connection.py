@@ -123,6 +123,11 @@ class Connection:
         self.principal = principal
         self.look_at = 0.0
 
+    @property
+    def held(self) -> bool:
+        """Tell whether nothing is written for now: see :meth:`hold`."""
+        return self._held
+
     def offer(self, seq: int, frame: bytes) -> int:
         """Put an event's frame into the outbox; return how many were dropped for it.
 
@@ -176,9 +181,15 @@ class Connection:
         sink.write(text_frame(ready) + self.outbox.take())
 
     def hold(self, max_count: int, max_bytes: int) -> None:
-        """Write nothing until :meth:`open` or :meth:`release`; at least so much may wait."""
+        """Write nothing until :meth:`open` or :meth:`release`; at least so much may wait.
+
+        A client that is behind, or reads so little that a burst would not be written any more, is
+        not held: it would be given more than it takes, again and again.
+        """
         if self._keeps_up():
             self._write()
+        if self.behind_since is not None or (self.sink is not None and not self._takes()):
+            return
         outbox = self.outbox
         self._held = True
         outbox.max_count = max(outbox.max_count, max_count)
@@ -193,10 +204,11 @@ class Connection:
             return
         upto = recovery.upto if whole else 0
         self.outbox.merge(recovery.events, upto, text_frame(told))
-        if self._held:
+        held = self._held
+        if held:
             self.dropped += self.outbox.untold
         self.let_go()
-        if self._keeps_up():
+        if held and self._keeps_up():
             self._write()
         else:
             self._enqueue()

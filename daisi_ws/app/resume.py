@@ -49,12 +49,11 @@ class Resumption:
     def hold(self, connection: Connection) -> None:
         """Hold what comes for a connection, in an outbox as large as what it may have missed.
 
-        One that is behind is not held: it would get more than it takes.
+        One that is behind is not held.
         """
         connection.positions = True
-        if connection.behind_since is None:
-            settings = self._settings()
-            connection.hold(settings.max_events, settings.max_bytes)
+        settings = self._settings()
+        connection.hold(settings.max_events, settings.max_bytes)
 
     async def joining(self, connection: Connection, claim: Claim) -> None:
         """Read what a joining connection missed; its answer comes with `ready`."""
@@ -117,7 +116,8 @@ class Resumption:
         message_id: frames.MessageId | None,
         chat_id: str | None = None,
     ) -> int:
-        if connection.behind_since is None:
+        # Who was behind may have caught up since, but what came meanwhile was not held.
+        if connection.held:
             recovery = await self._recover(connection, interests, claim, position)
         else:
             recovery = Recovery("busy")

@@ -6,6 +6,7 @@ import pytest
 
 from daisi_ws.app.connection import BACKLOG_BYTES, State
 from daisi_ws.domain.close import CloseReason
+from daisi_ws.domain.resume import Recovery
 from daisi_ws.domain.streams import Point
 from tests.app.connections import Made, event, flush
 
@@ -87,13 +88,35 @@ def test_nothing_is_taken_for_a_client_that_is_held_behind_or_closed() -> None:
     assert connection.take(2.0) == b""
     assert connection.behind_since == 2.0
     made.sink.waiting = 0
+    assert connection.take(3.0) == event(1)
     connection.hold(3, 10_000)
-    assert connection.take(3.0) == b""
-    connection.let_go()
-    assert connection.take(4.0) == event(1)
     connection.offer(2, event(2))
+    assert connection.take(4.0) == b""
+    connection.let_go()
+    assert connection.take(5.0) == event(2)
+    connection.offer(3, event(3))
     connection.close(CloseReason.GOING_AWAY)
-    assert connection.take(5.0) == b""
+    assert connection.take(6.0) == b""
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_who_does_not_read_is_not_held(*, behind: bool) -> None:
+    """Else each `resume` would add what it asks for to what is not read; it is told, and waits."""
+    made = Made()
+    connection = made.open()
+    made.sink.waiting = BACKLOG_BYTES + made.outbox.max_bytes + 1
+    if behind:
+        connection.offer(1, event(1))
+        assert connection.take(1.0) == b""
+        made.sink.waiting = 0
+    connection.hold(1000, 1_000_000)
+    assert not connection.held
+    assert (made.outbox.max_count, made.outbox.max_bytes) == (3, 10_000)
+    made.sink.waiting = BACKLOG_BYTES + 1
+    connection.release(b'{"type":"resumed"}', Recovery("busy"), whole=True)
+    assert not made.sink.written
+    assert connection.take(2.0) == b""
+    assert connection.behind_since is not None
 
 
 def test_an_event_larger_than_the_outbox_is_taken_alone() -> None:

@@ -12,10 +12,12 @@ import pytest
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
+from daisi_ws.app.connection import BACKLOG_BYTES, Connection
 from daisi_ws.app.ports import Position, ReaderRecord
 from daisi_ws.domain.errors import SubscriptionFailure
 from daisi_ws.domain.frames import SelectChat
 from daisi_ws.domain.resume import Claim
+from daisi_ws.domain.streams import Point
 from daisi_ws.domain.subjects import thread
 from daisi_ws.embedded import NatsServer
 from tests.app.pods import InProcessPod, Tab, pod, publish, roles, until
@@ -254,6 +256,41 @@ async def test_a_thread_is_complete_from_where_it_is_said_to_be(
     else:
         assert tab.seqs() == [live]
         assert resumed["seq"] == pushed.seqs[-1]
+
+
+async def test_who_catches_up_while_a_thread_is_selected_is_given_nothing_out_of_order(
+    pushed: Pushed, nats: NatsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came meanwhile was not held: what was missed before it would come after it."""
+    missed = await publish(nats, "messages.chat-1")
+    tab = await pushed.pod.user("ann")
+    tab.sink.waiting = BACKLOG_BYTES + 1
+    own = await publish(nats)
+    await until(lambda: tab.connection.behind_since is not None)
+    want = pushed.pod.parts.interests.want
+
+    async def wanted(connection: Connection, interest: str, *, silent: bool = False) -> Point:
+        position = await want(connection, interest, silent=silent)
+        tab.sink.waiting = 0
+        pushed.pod.parts.delivery.writable(connection)
+        return position
+
+    read = pushed.pod.parts.stream.read
+    live: list[int] = []
+
+    async def slow(*args: object) -> object:
+        live.append(await publish(nats, "messages.chat-1"))
+        await until(lambda: live[0] in tab.seqs())
+        return await read(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pushed.pod.parts.interests, "want", wanted)
+    monkeypatch.setattr(pushed.pod.parts.stream, "read", slow)
+    await tab.choose("chat-1", Claim(missed - 1))
+    live.append(await publish(nats, "messages.chat-1"))
+    await until(lambda: tab.seqs()[-1:] == [live[-1]])
+    resumed = next(m for m in tab.sink.messages() if m["type"] == "resumed")
+    assert (resumed["recovered"], resumed.get("reason")) == (False, "busy")
+    assert tab.seqs() == [own, *live]
 
 
 async def test_who_gives_up_waiting_for_a_thread_leaves_nothing(
