@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -11,6 +11,9 @@ from daisi_ws.domain.ids import check_id
 from daisi_ws.domain.resume import MAX_SEQ, Claim, Recovery
 
 MessageId = str | int
+
+MAX_ID_CHARACTERS: Final = 128
+"""A message's `id` comes back in answers, which wait for a client that does not read them."""
 
 
 class SelectChat(msgspec.Struct, frozen=True):
@@ -42,12 +45,14 @@ class ResumeFrom(msgspec.Struct, frozen=True):
 ClientMessage = SelectChat | RefreshToken | ResumeFrom
 
 _Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
+_Text = Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARACTERS)]
+_Number = Annotated[int, msgspec.Meta(ge=-MAX_SEQ - 1, le=MAX_SEQ)]
 
 
 class _Envelope(msgspec.Struct):
     type: str
     payload: msgspec.Raw = msgspec.Raw(b"null")
-    id: MessageId | None = None
+    id: _Text | _Number | None = None
 
 
 class _SelectChatPayload(msgspec.Struct):

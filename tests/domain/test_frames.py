@@ -27,6 +27,10 @@ from daisi_ws.domain.resume import Claim, Recovery
         ('{"payload":{"chat_id":"c"},"type":"select_chat","id":7}', SelectChat("c", 7)),
         ('{"type":"select_chat","payload":{"chat_id":"c"},"id":"x"}', SelectChat("c", "x")),
         ('{"type":"select_chat","payload":{"chat_id":"c","new":1},"more":[]}', SelectChat("c")),
+        (
+            f'{{"type":"select_chat","payload":{{"chat_id":"c"}},"id":"{"x" * 128}"}}',
+            SelectChat("c", "x" * 128),
+        ),
         ('\n {"type":"select_chat","payload":{"chat_id":"\\u0063"}} ', SelectChat("c")),
         (
             '{"type":"select_chat","payload":{"chat_id":"c","last_seq":0,"stream":"s@1"}}',
@@ -63,6 +67,11 @@ def test_what_a_client_may_send(text: str, message: ClientMessage) -> None:
         ('{"type":null}', "wrong shape"),
         ('{"type":"select_chat","payload":{"chat_id":"c"},"id":1.5}', "wrong shape"),
         ('{"type":"select_chat","payload":{"chat_id":"c"},"id":[]}', "wrong shape"),
+        (f'{{"type":"select_chat","payload":{{"chat_id":"c"}},"id":"{"x" * 129}"}}', "wrong shape"),
+        (
+            '{"type":"select_chat","payload":{"chat_id":"c"},"id":9223372036854775808}',
+            "wrong shape",
+        ),
         ('{"type":""}', "unknown message type"),
         ('{"type":"SELECT_CHAT","payload":{"chat_id":"c"}}', "unknown message type"),
         ('{"type":"select_chat"}', "bad payload"),
