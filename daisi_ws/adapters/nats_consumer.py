@@ -22,7 +22,7 @@ from daisi_ws.adapters.nats_acks import Acks
 from daisi_ws.adapters.nats_binding import ConsumerMismatch, NatsBinding
 from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
 from daisi_ws.adapters.nats_consumer_view import NatsConsumerView
-from daisi_ws.adapters.nats_headers import DESCRIPTION, STATUS
+from daisi_ws.adapters.nats_headers import DESCRIPTION, NO_RESPONDERS, STATUS
 from daisi_ws.adapters.nats_pulls import Pulls
 from daisi_ws.adapters.nats_stream import JetStream, StreamMissing, request_id_of
 from daisi_ws.adapters.nats_subscriber import Subscriber
@@ -35,7 +35,6 @@ from daisi_ws.domain.streams import Point
 
 WRONG_PIN: Final = "423"
 ENDED: Final = ("404", "408", "409")
-NO_RESPONDERS: Final = "503"
 _RETRY_SECONDS: Final = 0.5
 _RESIGN_SECONDS: Final = 1.0
 _TICK_SECONDS: Final = 0.25

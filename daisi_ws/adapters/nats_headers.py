@@ -9,6 +9,8 @@ from typing import Final
 
 STATUS: Final = "Status"
 DESCRIPTION: Final = "Description"
+NO_RESPONDERS: Final = "503"
+"""The status that says that nobody listens to what was asked."""
 
 _VERSION: Final = b"NATS/1.0"
 

@@ -21,7 +21,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NoStreamResponseError
 
 from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
-from daisi_ws.adapters.nats_headers import parse_headers
+from daisi_ws.adapters.nats_headers import DESCRIPTION, NO_RESPONDERS, STATUS, parse_headers
 from daisi_ws.app.ports import Bounds, Received
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.streams import identity
@@ -31,6 +31,7 @@ from daisi_ws.domain.tracing import TRACEPARENT, parted, with_traceparent
 STREAM_NOT_FOUND: Final = 10059
 NAME_IN_USE: Final = 10058
 NO_MESSAGE: Final = 10037
+NOTHING_MORE: Final = ("204", "404")
 REQUEST_ID: Final = "X-Request-ID"
 _BATCH: Final = 500
 _READ_TIMEOUT_SECONDS: Final = 3.0
@@ -216,7 +217,7 @@ class JetStream:
     async def _read_batch(self, first: int, subject: str, size: int) -> list[Received]:
         client = self._connection.client
         inbox = client.new_inbox()
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Mapping[str, str]] = asyncio.get_running_loop().create_future()
         messages: list[Received] = []
 
         async def collect(reply: Msg) -> None:
@@ -224,7 +225,7 @@ class JetStream:
             if "Nats-Sequence" in headers:
                 messages.append(_from_direct(reply, headers, self.name))
             elif not done.done():
-                done.set_result(None)
+                done.set_result(headers)
 
         try:
             subscription = await client.subscribe(inbox, cb=collect)
@@ -236,13 +237,19 @@ class JetStream:
                 f"{API}.DIRECT.GET.{self.name}", json.dumps(request).encode(), reply=inbox
             )
             async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
-                await done
+                end = await done
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"the stream cannot be read: {error}") from None
         finally:
             if self._connection.up:
                 with suppress(NatsError):  # it is gone with its connection
                     await subscription.unsubscribe()
+        status = end.get(STATUS, "")
+        if status == NO_RESPONDERS:
+            self.allow_direct = False  # it was changed since: ask the leader until we look again
+        elif status not in NOTHING_MORE:
+            problem = f"{status} {end.get(DESCRIPTION, '')}".strip()
+            raise Unavailable(f"the stream cannot be read: {problem}")
         return messages
 
     async def _read_one(self, first: int, subject: str) -> list[Received]:

@@ -78,6 +78,20 @@ async def test_a_range_is_read_in_order(stream: JetStream, nats: NatsClient, dir
     assert [message.seq for message in await stream.read(9, 99)] == [10, 11, 12]
 
 
+async def test_a_stream_that_may_not_be_read_directly_any_more_is_read_all_the_same(
+    stream: JetStream, nats: NatsClient
+) -> None:
+    """Nobody answers a direct get then: that is not the stream's end."""
+    await stream.ensure()
+    await publish(nats, 3)
+    config = (await nats.jetstream().stream_info("wa_stream")).config
+    await nats.jetstream().update_stream(config.evolve(allow_direct=False))
+    assert [message.seq for message in await stream.read(0, 3)] == [1, 2, 3]
+    await nats.jetstream().update_stream(config.evolve(allow_direct=True))
+    await stream.ensure()
+    assert stream.allow_direct
+
+
 async def test_more_than_a_batch_is_read(stream: JetStream, nats: NatsClient) -> None:
     """A long range takes several requests and misses nothing."""
     await stream.ensure()
