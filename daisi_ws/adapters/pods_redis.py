@@ -48,6 +48,28 @@ def _decode_pod(record: bytes | None) -> PodRecord | None:
         return None
 
 
+def pod_id_of(member: bytes) -> str:
+    """Decode a member of a set of pods. What is no text is no pod, whoever put it there: it holds
+    nothing up."""
+    return member.decode(errors="replace")
+
+
+async def remove_gone(link: RedisLink | ClusterLink, forget: Script, key: str, pod_id: str) -> None:
+    """Remove a pod from a set, only if it has no lease.
+
+    :param forget: the script `forget_pod`.
+    :raises Unavailable: Redis is away.
+    """
+    lease = redis_keys.pod(pod_id)
+    if link.in_order:
+        await link.run(forget, (key, lease), (pod_id,))
+    elif not await link.call("EXISTS", lease):
+        # The two lie apart: a pod that has come back in between is put back.
+        await link.call("SREM", key, pod_id)
+        if await link.call("EXISTS", lease):
+            await link.call("SADD", key, pod_id)
+
+
 class PodsRedis:
     """:class:`daisi_ws.app.ports.Pods` over one Redis connection.
 
@@ -61,6 +83,7 @@ class PodsRedis:
         self._link = link
         self._lease_seconds = lease_seconds
         self._refresh = Script.load("refresh_pod")
+        self._forget = Script.load("forget_pod")
         keys = (redis_keys.reader_epoch, redis_keys.reader)
         self._reader_keys = tuple(key(stream_name, not link.in_order) for key in keys)
         self._claim_reader = Script.load("claim_reader")
@@ -85,9 +108,8 @@ class PodsRedis:
 
     async def records(self) -> list[PodRecord]:
         """See :meth:`Pods.records`. IDs whose lease has ended leave the index here."""
-        ids = sorted(
-            member.decode() for member in await self._link.call("SMEMBERS", redis_keys.PODS)
-        )
+        members = await self._link.call("SMEMBERS", redis_keys.PODS)
+        ids = sorted(map(pod_id_of, members))
         if not ids:
             return []
         keys = [redis_keys.pod(pod_id) for pod_id in ids]
@@ -96,8 +118,10 @@ class PodsRedis:
         else:
             found = await asyncio.gather(*(self._link.send("GET", key) for key in keys))
         gone = [pod_id for pod_id, record in zip(ids, found, strict=True) if record is None]
-        if gone:
-            await self._link.call("SREM", redis_keys.PODS, *gone)
+        # Not by what was read: others would take one that has come back since for gone.
+        await asyncio.gather(
+            *(remove_gone(self._link, self._forget, redis_keys.PODS, pod_id) for pod_id in gone)
+        )
         return [pod for record in found if (pod := _decode_pod(record)) is not None]
 
     async def get(self, pod_id: str) -> PodRecord | None:

@@ -15,7 +15,7 @@ from weakref import WeakSet
 import structlog
 
 from daisi_ws.adapters import redis_keys
-from daisi_ws.adapters.pods_redis import decode_reader
+from daisi_ws.adapters.pods_redis import decode_reader, pod_id_of, remove_gone
 from daisi_ws.adapters.redis_cluster import ClusterLink
 from daisi_ws.adapters.redis_link import RedisLink, Script
 from daisi_ws.app.ports import ReaderRecord
@@ -97,7 +97,7 @@ class RoutesRedis:
         *_, record, pods = await asyncio.gather(
             *sent, reader, self._link.send("SMEMBERS", redis_keys.PODS)
         )
-        return decode_reader(record), sorted(member.decode() for member in pods)
+        return decode_reader(record), sorted(map(pod_id_of, pods))
 
     async def remove(self, interests: Sequence[str]) -> None:
         """See :meth:`Routes.remove`."""
@@ -130,18 +130,11 @@ class RoutesRedis:
             node.send("CLIENT", "CACHING", "YES").add_done_callback(_consume)
             asked.append(node.send("SMEMBERS", key))
         found = await asyncio.gather(*asked)
-        return [frozenset(member.decode() for member in members) for members in found]
+        return [frozenset(map(pod_id_of, members)) for members in found]
 
     async def forget_pod(self, interest: str, pod_id: str) -> None:
         """See :meth:`Routes.forget_pod`."""
-        route, lease = route_key(interest), redis_keys.pod(pod_id)
-        if self._link.in_order:
-            await self._link.run(self._forget, (route, lease), (pod_id,))
-        elif not await self._link.call("EXISTS", lease):
-            # The two lie apart: a pod that has come back in between is put back.
-            await self._link.call("SREM", route, pod_id)
-            if await self._link.call("EXISTS", lease):
-                await self._link.call("SADD", route, pod_id)
+        await remove_gone(self._link, self._forget, route_key(interest), pod_id)
 
     async def check(self) -> bool:
         """Ask whether changes are still being told; begin anew where they are not.

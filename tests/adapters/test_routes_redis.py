@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from daisi_ws.adapters.pods_redis import PodsRedis
 from daisi_ws.adapters.redis_connect import connection_factory
 from daisi_ws.adapters.redis_link import RedisLink
+from daisi_ws.adapters.redis_wire import Argument, Reply
 from daisi_ws.adapters.routes_redis import RoutesRedis
 from daisi_ws.app.ports import PodRecord
 from daisi_ws.config import testing_config
@@ -159,6 +160,35 @@ async def test_a_lease_ends_and_that_is_noticed(pods: PodsRedis, redis: Redis) -
     assert await pods.get("host-0-1") is None
     assert await pods.records() == []
     assert not await pods.refresh(record())
+
+
+async def test_a_pod_that_comes_back_while_it_is_found_gone_stays_known(
+    link: RedisLink, pods: PodsRedis, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever looks next would take it for gone, and drop what waits for it."""
+    await redis.sadd("pods", "host-0-1", "host-0-2")
+    call = link.call
+
+    async def called(*command: Argument) -> Reply:
+        reply = await call(*command)
+        if command[0] == "MGET":
+            await pods.refresh(record())
+        return reply
+
+    monkeypatch.setattr(link, "call", called)
+    await pods.records()
+    assert await redis.smembers("pods") == {b"host-0-1"}
+
+
+async def test_a_member_that_is_no_text_holds_nobody_up(
+    routes: RoutesRedis, pods: PodsRedis, redis: Redis
+) -> None:
+    """Routes are read, and pods found, beside it."""
+    await redis.sadd("route:c1:a1:chats", b"\xff", "p1")
+    assert "p1" in (await routes.owners([CHATS]))[0]
+    await pods.refresh(record())
+    await redis.sadd("pods", b"\xff")
+    assert [found.pod_id for found in await pods.records()] == ["host-0-1"]
 
 
 async def test_the_readers_epoch_only_grows(pods: PodsRedis, redis: Redis) -> None:
