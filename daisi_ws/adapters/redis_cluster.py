@@ -57,6 +57,7 @@ class ClusterLink:
         self._on_push: dict[str, Callable[[list[Any]], None]] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
+        self._doubted = False
         self._up = asyncio.Event()
         self._problem = "not connected yet"
         self.down_since: float | None = None
@@ -174,6 +175,7 @@ class ClusterLink:
             except Exception as error:  # noqa: BLE001 - whatever it was, the worker needs Redis
                 self._problem = str(error) or type(error).__name__
             self._review()
+            self._doubted = not self.up
             self._look.clear()
             try:
                 async with asyncio.timeout(_LOOK_SECONDS if self.up else _LOOK_AGAIN_SECONDS):
@@ -184,9 +186,11 @@ class ClusterLink:
 
     async def _asked(self) -> list[list[Any]]:
         """Ask any node which primaries there are, and which slots they have."""
-        for address in {*self._links, *self._seeds}:
-            if address not in self._seeds:
-                self._seeds.append(address)
+        known = {*self._opener.target.addresses, *self._links}
+        self._seeds = deque(a for a in dict.fromkeys((*self._seeds, *self._links)) if a in known)
+        if self._doubted:
+            # A node that is cut off from the others goes on telling what was.
+            self._seeds.rotate(-1)
         problem = ""
         for _ in range(len(self._seeds)):
             host, port = self._seeds[0]
@@ -264,6 +268,7 @@ class ClusterLink:
     def _refused(self, error: RedisError) -> None:
         """Look anew who has what, if a node says that it is not (or not only) itself."""
         if type(error).__name__ in _MOVES:
+            self._doubted = True
             self._look.set()
 
 

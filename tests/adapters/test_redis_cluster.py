@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import hiredis
 
 from daisi_ws.adapters.kills_redis import KillsRedis
 from daisi_ws.adapters.locks_redis import LocksRedis
@@ -12,9 +15,10 @@ from daisi_ws.adapters.redis_cluster import ClusterLink, redis_link
 from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.routes_redis import RoutesRedis
 from daisi_ws.app.ports import Acquired, Held, PodRecord
-from daisi_ws.config import Redis
+from daisi_ws.config import Redis, redis_target
+from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.subjects import route_key
-from tests.adapters.redis_support import until
+from tests.adapters.redis_support import DEADLINE, until
 from tests.redis_clusters import redis_cluster
 
 INTERESTS = [f"websocket.acme.agent-{number}.chats" for number in range(30)]
@@ -131,3 +135,80 @@ async def test_every_adapter_and_a_failover() -> None:
             await routes(link)
         finally:
             await link.aclose()
+
+
+def port_of(url: str) -> int:
+    """The port of a Redis."""
+    return redis_target(Redis(address=url)).port
+
+
+@asynccontextmanager
+async def node(primary: int = 0) -> AsyncIterator[int]:
+    """What passes for a node, at the yielded port: it names one primary of all slots, by its port,
+    or itself; of commands it does none."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = hiredis.Reader()
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                commands.feed(data)
+                while (command := commands.gets()) is not False:
+                    writer.write(answers.get(command[0], b"+OK\r\n"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    slots = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % (primary or port)
+    answers = {
+        b"HELLO": b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n",
+        b"CLIENT": b"+id=1 addr=127.0.0.1:1\r\n",
+        b"CLUSTER": slots,
+        b"GET": b"-CLUSTERDOWN The cluster is down\r\n",
+    }
+    async with server:
+        yield port
+
+
+@asynccontextmanager
+async def started(*ports: int) -> AsyncIterator[ClusterLink]:
+    """A link that asks these nodes."""
+    nodes = ",".join(f"127.0.0.1:{port}" for port in ports)
+    link = ClusterLink(RedisOpener(Redis(address=f"redis+cluster://{nodes}", timeout_ms=500)))
+    link.start()
+    try:
+        yield link
+    finally:
+        await link.aclose()
+
+
+async def test_a_node_that_names_a_lost_primary_is_not_the_only_one_asked(redis_url: str) -> None:
+    """It may be cut off from those that know better."""
+    async with (
+        node(primary=1) as stale,
+        node(port_of(redis_url)) as knowing,
+        started(stale, knowing) as link,
+    ):
+        await asyncio.wait_for(link.wait_up(), DEADLINE)
+
+
+async def test_a_primary_that_refuses_is_asked_no_more(redis_url: str) -> None:
+    """It may be cut off from those that have its slots by now; nor is its address remembered."""
+    async with (
+        node() as former,
+        node(primary=former) as stale,
+        node(port_of(redis_url)) as knowing,
+        started(stale, knowing) as link,
+    ):
+        await asyncio.wait_for(link.wait_up(), DEADLINE)
+
+        async def answered() -> None:
+            while True:
+                with suppress(Unavailable):
+                    await link.call("GET", "key")
+                    return
+                await asyncio.sleep(0.02)
+
+        await asyncio.wait_for(answered(), DEADLINE)
+        assert [port_of(redis_url)] == [port for _, port in link._links]
+        link._look.set()
+        await until(lambda: former not in [port for _, port in link._seeds], "it is forgotten")
