@@ -143,6 +143,7 @@ class Replays:
         near = self._worth_a_scan(requests)
         if near:
             await self._scan(min(r.after for r in near), max(r.upto for r in near))
+            requests = await self._still_valid(requests)
         far = []
         for request in requests:
             if self._window.covers(request.after, request.upto):
@@ -152,6 +153,11 @@ class Replays:
                 far.append(request)
         limit = asyncio.Semaphore(self._readers_at_once())
         await asyncio.gather(*(self._read_subjects(request, limit) for request in far))
+
+    async def _still_valid(self, requests: Iterable[_Request]) -> list[_Request]:
+        """Refuse those of whom something may have been dropped by the stream while it was read."""
+        bounds = await self._stream.bounds()
+        return [request for request in requests if _is_valid(request, bounds)]
 
     def _worth_a_scan(self, requests: Iterable[_Request]) -> list[_Request]:
         """Return the requests, nearest first, for which scanning costs less than reading each."""
@@ -193,6 +199,8 @@ class Replays:
                     await self._stream.read(request.after, request.upto, interest, most)
                     for interest in request.interests
                 ]
+                if not await self._still_valid([request]):
+                    return
         except Unavailable as problem:
             limited(log, "what a client missed cannot be read", problem=str(problem))
             _refuse([request], "unavailable")

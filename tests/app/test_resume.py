@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import nats as nats_py
 import pytest
@@ -13,7 +14,7 @@ from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
 from daisi_ws.app.connection import BACKLOG_BYTES, Connection
-from daisi_ws.app.ports import Position, ReaderRecord
+from daisi_ws.app.ports import Position, ReaderRecord, Received
 from daisi_ws.domain.errors import SubscriptionFailure
 from daisi_ws.domain.frames import SelectChat
 from daisi_ws.domain.resume import Claim
@@ -359,6 +360,30 @@ async def test_what_cannot_be_recovered_is_told_with_its_reason(
         live = await publish(nats, agent=f"acme.{large}")
         await until(lambda: tab.seqs() == [live])
         assert count(at, reason) == 1
+
+
+@pytest.mark.parametrize("far", [True, False])
+async def test_what_the_stream_drops_while_it_is_read_is_not_taken_for_all(
+    at: InProcessPod, nats: NatsClient, monkeypatch: pytest.MonkeyPatch, *, far: bool
+) -> None:
+    """It was there when reading began, and nothing partial is given."""
+    start = await publish(nats)
+    missed = [await publish(nats) for _ in range(6)]
+    for _ in range(200 * far):
+        await publish(nats, agent="acme.other")
+    await until(lambda: at.parts.ingest.position >= missed[-1])
+    read = at.parts.stream.read
+
+    async def read_late(*args: Any) -> list[Received]:
+        await nats.jetstream().purge_stream("wa_stream", seq=missed[3])
+        return await read(*args)
+
+    monkeypatch.setattr(at.parts.stream, "read", read_late)
+    tab = await at.user("ann", claim=Claim(start))
+    assert (ready(tab)["recovered"], ready(tab)["reason"]) == (False, "purged")
+    live = await publish(nats)
+    await until(lambda: tab.seqs() == [live])
+    assert at.parts.metrics.resume_scans._value.get() == (0 if far else 1)
 
 
 async def test_a_position_in_a_stream_that_is_gone_is_refused(
