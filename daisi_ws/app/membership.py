@@ -306,10 +306,12 @@ class Membership:
             raise OverflowError(f"{upto - after} events missed, at most {MAX_CATCH_UP} are read")
         if upto <= after or self._ingest.state is Reading.READER:
             return 0
+        messages = await self._stream.read(after, upto)
+        # Asked after that: it may have dropped some of it meanwhile.
         if (await self._stream.bounds()).first > after + 1:
             raise OverflowError("the stream has not kept all that was missed")
         items = []
-        for message in await self._stream.read(after, upto):
+        for message in messages:
             address = subjects.parse(message.subject)
             if address is None or not self._hub.match(address):
                 continue

@@ -10,7 +10,7 @@ from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
 from daisi_ws.app import membership
-from daisi_ws.app.ports import PodRecord
+from daisi_ws.app.ports import PodRecord, Received
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.errors import Unavailable
 from tests.app.pods import InProcessPod, pod, publish, roles, until
@@ -107,6 +107,32 @@ async def test_who_missed_too_much_lets_its_clients_go(
             await asyncio.sleep(0.01)
     other.tasks.spawn("membership again", other.parts.membership.run())
     await until(lambda: tab.sink.closed == [CloseReason.GOING_AWAY])
+
+
+async def test_what_the_stream_drops_while_it_is_caught_up_leaves_no_hole(
+    pods: list[InProcessPod],
+    nats: NatsClient,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All was there when reading began: the clients are sent away all the same."""
+    reader, other = await roles(pods, nats)
+    tab = await other.user("bob")
+    await lose_lease(other, reader, redis)
+    missed = [await publish(nats) for _ in range(6)]
+    async with asyncio.timeout(10):
+        while await reader.parts.stream.ack_floor() < missed[-1]:
+            await asyncio.sleep(0.01)
+    read = other.parts.stream.read
+
+    async def read_late(after: int, upto: int) -> list[Received]:
+        await nats.jetstream().purge_stream("wa_stream", seq=missed[3])
+        return await read(after, upto)
+
+    monkeypatch.setattr(other.parts.stream, "read", read_late)
+    other.tasks.spawn("membership again", other.parts.membership.run())
+    await until(lambda: tab.sink.closed == [CloseReason.GOING_AWAY])
+    assert tab.seqs() == []
 
 
 async def test_an_emptied_redis_costs_nothing(
