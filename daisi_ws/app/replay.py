@@ -87,6 +87,9 @@ class Replays:
         streams = {stream, claim.stream or stream}
         self._waiting.append(_Request(interests, streams, after, upto, answer))
         if self._task is None:
+            if self._forget is not None:
+                # Else what is being read would be forgotten, and everybody's read one by one.
+                self._forget.cancel()
             self._task = asyncio.create_task(self._serve(), name="replay")
         try:
             async with asyncio.timeout(settings.timeout_seconds):

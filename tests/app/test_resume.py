@@ -13,6 +13,7 @@ import pytest
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
+from daisi_ws.app import replay
 from daisi_ws.app.connection import BACKLOG_BYTES, Connection
 from daisi_ws.app.ports import Position, ReaderRecord, Received
 from daisi_ws.domain.errors import SubscriptionFailure
@@ -427,6 +428,34 @@ async def test_many_who_come_back_share_their_scans(
         await until(lambda tab=tab, expected=expected: tab.seqs() == expected)  # type: ignore[misc]
     assert count(at, "recovered") == 300
     assert 1 <= at.parts.metrics.resume_scans._value.get() < 10
+
+
+async def test_what_was_read_is_not_forgotten_while_it_is_extended(
+    pods: list[InProcessPod], nats: NatsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is up just then: the scan that is under way is still shared."""
+    monkeypatch.setattr(replay, "KEEP_SECONDS", 0.05)
+    at = pods[0]
+    start = await publish(nats)
+    missed = [await publish(nats) for _ in range(3)]
+    await at.user("ann", claim=Claim(start))
+    forget = at.parts.replays._forget
+    assert forget is not None
+    subjects: list[str] = []
+    read = at.parts.stream.read
+
+    async def read_late(after: int, upto: int, *args: Any) -> list[Received]:
+        subjects.extend(args[:1])
+        await until(lambda: asyncio.get_running_loop().time() > forget.when())
+        await asyncio.sleep(0)
+        return await read(after, upto, *args)
+
+    monkeypatch.setattr(at.parts.stream, "read", read_late)
+    missed.append(await publish(nats))
+    await until(lambda: at.parts.delivery.mark == missed[-1])
+    tab = await at.user("bob", claim=Claim(start))
+    await until(lambda: tab.seqs() == missed)
+    assert subjects == []
 
 
 async def test_one_who_was_far_away_costs_no_scan(
