@@ -21,7 +21,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NoStreamResponseError
 
 from daisi_ws.adapters.nats_connection import API, ApiError, NatsConnection
-from daisi_ws.adapters.nats_headers import DESCRIPTION, NO_RESPONDERS, STATUS, parse_headers
+from daisi_ws.adapters.nats_headers import NO_RESPONDERS, STATUS, parse_headers
 from daisi_ws.app.ports import Bounds, Received
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.domain.streams import identity
@@ -32,6 +32,7 @@ STREAM_NOT_FOUND: Final = 10059
 NAME_IN_USE: Final = 10058
 NO_MESSAGE: Final = 10037
 NOTHING_MORE: Final = ("204", "404")
+IN_BATCH: Final = "Nats-Num-Pending"
 REQUEST_ID: Final = "X-Request-ID"
 _BATCH: Final = 500
 _READ_TIMEOUT_SECONDS: Final = 3.0
@@ -224,7 +225,10 @@ class JetStream:
             headers = reply.headers or {}
             if "Nats-Sequence" in headers:
                 messages.append(_from_direct(reply, headers, self.name))
-            elif not done.done():
+                if IN_BATCH in headers:
+                    return
+                headers = {STATUS: NOTHING_MORE[0]}  # before 2.11 one is all that comes
+            if not done.done():
                 done.set_result(headers)
 
         try:
@@ -248,8 +252,7 @@ class JetStream:
         if status == NO_RESPONDERS:
             self.allow_direct = False  # it was changed since: ask the leader until we look again
         elif status not in NOTHING_MORE:
-            problem = f"{status} {end.get(DESCRIPTION, '')}".strip()
-            raise Unavailable(f"the stream cannot be read: {problem}")
+            raise Unavailable(f"the stream cannot be read: status {status}")
         return messages
 
     async def _read_one(self, first: int, subject: str) -> list[Received]:

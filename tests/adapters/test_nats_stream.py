@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
 
 from daisi_ws.adapters.nats_connection import NatsConnection, NatsSettings
 from daisi_ws.adapters.nats_stream import JetStream, StreamMissing, request_id_of
@@ -89,6 +91,31 @@ async def test_a_stream_that_may_not_be_read_directly_any_more_is_read_all_the_s
     assert [message.seq for message in await stream.read(0, 3)] == [1, 2, 3]
     await nats.jetstream().update_stream(config.evolve(allow_direct=True))
     await stream.ensure()
+    assert stream.allow_direct
+
+
+async def test_a_server_that_knows_no_batches_is_asked_for_one_after_the_other(
+    stream: JetStream, nats: NatsClient
+) -> None:
+    """Before 2.11 a direct get is answered by one message, and nothing says that it was all."""
+    await stream.ensure()
+    await publish(nats, 3)
+    config = (await nats.jetstream().stream_info("wa_stream")).config
+    await nats.jetstream().update_stream(config.evolve(allow_direct=False))
+
+    async def answer(request: Msg) -> None:
+        seq = json.loads(request.data)["seq"]
+        found = {
+            "Nats-Stream": "wa_stream",
+            "Nats-Subject": "websocket.c.a.chats",
+            "Nats-Sequence": str(seq),
+            "Nats-Time-Stamp": "2026-01-01T00:00:00.000000001Z",
+        }
+        await nats.publish(request.reply, b"%d" % seq, headers=found)
+
+    await nats.subscribe("$JS.API.DIRECT.GET.wa_stream", cb=answer)
+    await nats.flush()
+    assert [message.data for message in await stream.read(0, 3)] == [b"1", b"2", b"3"]
     assert stream.allow_direct
 
 
