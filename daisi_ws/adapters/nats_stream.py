@@ -36,6 +36,8 @@ IN_BATCH: Final = "Nats-Num-Pending"
 REQUEST_ID: Final = "X-Request-ID"
 _BATCH: Final = 500
 _READ_TIMEOUT_SECONDS: Final = 3.0
+_MOST_DELETED: Final = 20_000
+"""With more holes in the stream than this they are not asked for: any part may have one."""
 _HEADER_FRAME_BYTES: Final = 64
 _DAY_NS: Final = 86_400_000_000_000
 
@@ -101,13 +103,18 @@ class JetStream:
 
         :raises Unavailable: NATS does not answer, or the stream is gone.
         """
+        call = f"STREAM.INFO.{self.name}"
         try:
-            info = await self._connection.request(f"STREAM.INFO.{self.name}", {})
+            info = await self._connection.request(call, {})
+            deleted = int(info["state"].get("num_deleted", 0))
+            if 0 < deleted <= _MOST_DELETED:
+                info = await self._connection.request(call, {"deleted_details": True})
         except ApiError as error:
             raise Unavailable(str(error)) from None
         state = info["state"]
+        holes = None if deleted > _MOST_DELETED else sorted(state.get("deleted") or ())
         found = identity(self.name, info["created"])
-        return Bounds(found, int(state["first_seq"]), int(state["last_seq"]))
+        return Bounds(found, int(state["first_seq"]), int(state["last_seq"]), holes)
 
     async def read(
         self, after: int, upto: int, subject: str = FILTER, limit: int | None = None

@@ -7,6 +7,7 @@ retry on their own: whether to ask again is the use case's decision.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -364,11 +365,23 @@ class Bounds:
     """What a stream has: its identity, and its first and last sequence.
 
     An empty one has `first` after `last`.
+
+    :ivar deleted: the sequences between them that it keeps no more, in order; None: too many.
     """
 
     stream: str
     first: int
     last: int
+    deleted: Sequence[int] | None = ()
+
+    def lacks(self, after: int, upto: int) -> bool:
+        """Tell whether it may have had an event over `after`, up to `upto`, that is gone."""
+        if after + 1 < self.first:
+            return True
+        if self.deleted is None:
+            return after < upto
+        following = bisect_right(self.deleted, after)
+        return following < len(self.deleted) and self.deleted[following] <= upto
 
 
 class StreamHandler(Protocol):

@@ -236,8 +236,7 @@ def _refusal(request: _Request, bounds: Bounds) -> Reason | None:
         return "other_stream"
     if request.after > bounds.last:
         return "future"
-    # An empty stream has its first sequence after its last.
-    return "purged" if request.after + 1 < bounds.first else None
+    return "purged" if bounds.lacks(request.after, request.upto) else None
 
 
 def _refuse(requests: Iterable[_Request], reason: Reason) -> None:

@@ -13,6 +13,7 @@ import pytest
 from nats.aio.client import Client as NatsClient
 from redis.asyncio import Redis
 
+from daisi_ws.adapters import nats_stream
 from daisi_ws.app import replay
 from daisi_ws.app.connection import BACKLOG_BYTES, Connection
 from daisi_ws.app.ports import Position, ReaderRecord, Received
@@ -385,6 +386,29 @@ async def test_what_the_stream_drops_while_it_is_read_is_not_taken_for_all(
     live = await publish(nats)
     await until(lambda: tab.seqs() == [live])
     assert at.parts.metrics.resume_scans._value.get() == (0 if far else 1)
+
+
+@pytest.mark.parametrize("most", [20_000, 1])
+async def test_what_was_deleted_out_of_the_midst_of_the_stream_is_missing(
+    at: InProcessPod, nats: NatsClient, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """By hand, or by a purge of one subject: who may have missed it is told; others recover.
+
+    Where there are too many such holes to be looked at, only who has missed nothing recovers.
+    """
+    monkeypatch.setattr(nats_stream, "_MOST_DELETED", most)
+    jetstream = nats.jetstream()
+    seqs = [await publish(nats, agent=f"acme.{'other' if n == 3 else 'bot'}") for n in range(8)]
+    await jetstream.delete_msg("wa_stream", seqs[1])
+    await jetstream.purge_stream("wa_stream", subject="websocket.acme.other.chats")
+    await until(lambda: at.parts.ingest.position == seqs[-1])
+    for number in (0, 2):
+        told = ready(await at.user("ann", claim=Claim(seqs[number])))
+        assert (told["recovered"], told.get("reason")) == (False, "purged")
+    told = ready(await at.user("ann", claim=Claim(seqs[3])))
+    assert told["recovered"] is (most > 1)
+    whole = await at.user("ann", claim=Claim(seqs[-1]))
+    assert (ready(whole)["recovered"], ready(whole)["replayed"]) == (True, 0)
 
 
 async def test_a_position_in_a_stream_that_is_gone_is_refused(
