@@ -11,6 +11,7 @@ import itertools
 import os
 from bisect import bisect_left
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
@@ -45,19 +46,52 @@ _NO_EVENTS: Final = (
     "bad_subject", "not_utf8", "bad_json", "bad_field", "ids_contradict", "internal_error",
 )  # fmt: skip
 _ENDINGS: Final = tuple(reason.label for reason in CloseReason)
+_FILES: Final = ("counter", "histogram", "gauge_livesum", "gauge_livemax", "gauge_livemin")
+_FILE_BYTES: Final = 64 * 1024
 _DRAINED: Final = ("told", "moved", "closed", "stayed")
 _CHANNEL_ENDS: Final = ("idle", "unhealthy", "failed", "dropped", "shutdown")
 
 
-def use_identifier(identifier: str) -> None:
+def use_identifier(identifier: str) -> str:
     """Name this process's metric files; to be called before the first metric is made.
 
     :param identifier: slot and lane, `0a`. Without it every killed worker leaves its files.
+    :return: why this process's metrics are missing in the host's; empty if they are not.
     """
-    if MULTIPROC_DIR in os.environ:
-        values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
-            process_identifier=lambda: identifier
-        )
+    directory = os.environ.get(MULTIPROC_DIR)
+    if directory is None:
+        return ""
+    try:
+        for kind in _FILES:
+            _reserve(Path(directory, f"{kind}_{identifier}.db"))
+    except OSError as error:
+        values.ValueClass = values.MutexValue
+        return f"no files in {directory}: {error.strerror}"
+    values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
+        process_identifier=lambda: identifier
+    )
+    return ""
+
+
+def _reserve(file: Path) -> None:
+    """Make a metric file of which every page has its place on the disk.
+
+    The library makes files with holes, and maps them: where the disk is full, what is written into
+    a hole ends the process (SIGBUS, mmap(2)). A predecessor's file stays as it is.
+
+    :raises OSError: there is no room for it.
+    """
+    if file.exists():
+        return
+    # A scrape must not find it before it is complete.
+    new = file.with_suffix(".new")
+    try:
+        with new.open("wb") as opened:
+            os.posix_fallocate(opened.fileno(), 0, _FILE_BYTES)
+        new.replace(file)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 class Tally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from daisi_ws.metrics import LATENCY_BUCKETS, Metrics
 WORKER = """
 import sys
 from daisi_ws import metrics
-metrics.use_identifier(sys.argv[1])
+print(metrics.use_identifier(sys.argv[1]))
 made = metrics.Metrics()
 made.tally.chat = 3
 made.tally.delivered = 5
@@ -79,11 +80,15 @@ def test_series_of_known_labels_are_there_before_they_count() -> None:
         assert series in text
 
 
-def worker(folder: Path, identifier: str, *show: str) -> str:
-    """Run a worker process that counts and ends; return what it prints."""
+def worker(folder: Path, identifier: str, *show: str, room: int = resource.RLIM_INFINITY) -> str:
+    """Run a worker process that counts and ends; return what it prints.
+
+    :param room: the largest file that it can write, in bytes.
+    """
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, -1))\n{WORKER}"
     return subprocess.run(
-        [sys.executable, "-c", WORKER, identifier, *show],
+        [sys.executable, "-B", "-c", code, identifier, *show],
         env=environment,
         capture_output=True,
         text=True,
@@ -104,6 +109,24 @@ def test_workers_are_added_up_and_successors_go_on(tmp_path: Path) -> None:
     assert 'dws_delivery_latency_seconds_bucket{le="0.005"} 20.0' in text
     assert "dws_ready 2.0" in text
     assert "pid=" not in text
+
+
+def test_a_worker_without_room_for_its_files_serves_on(tmp_path: Path) -> None:
+    """A full disk costs its metrics, not the worker; what others have counted is still scraped."""
+    worker(tmp_path, "0a")
+    files = sorted(tmp_path.iterdir())
+    text = worker(tmp_path, "1a", "show", room=1000)
+    assert text.startswith(f"no files in {tmp_path}: File too large\n")
+    assert 'dws_events_received_total{event_type="chat"} 3.0' in text
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_every_page_of_a_file_has_its_place(tmp_path: Path) -> None:
+    """What is written later ends no worker, however full the disk is by then."""
+    worker(tmp_path, "0a")
+    for file in tmp_path.iterdir():
+        status = file.stat()
+        assert status.st_blocks * 512 >= status.st_size
 
 
 KILLS = 50

@@ -81,6 +81,9 @@ def _remove_leftovers() -> None:
             young = time.time() - status.st_mtime < _YOUNG_SECONDS
             if status.st_uid != os.getuid() or young or directory.is_symlink():
                 continue
+            if not (directory / _LOCK).exists():
+                directory.rmdir()  # its supervisor was killed before it could lock it
+                continue
             with (directory / _LOCK).open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(directory, ignore_errors=True)

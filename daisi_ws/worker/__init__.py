@@ -30,7 +30,8 @@ def run(source: ConfigSource, context: WorkerContext) -> int:
     log.setup(kept.log.level, kept.log.format, pod_id=context.pod_id)
     if problem is not None:
         logger.error("started with the last good configuration", problem=str(problem))
-    metrics.use_identifier(context.process_identifier)
+    if missing := metrics.use_identifier(context.process_identifier):
+        logger.error("metrics of this worker are missing in scrapes", problem=missing)
     try:
         uvloop.run(serve(config, source, context))
     except BootFailure as failure:

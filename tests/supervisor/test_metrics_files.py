@@ -28,17 +28,18 @@ def test_private_directory_lives_as_long_as_the_block(monkeypatch: pytest.Monkey
 def test_directories_of_killed_supervisors_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Old and not locked by anyone; what is in use, young, foreign or something else stays."""
+    """Old and not locked by anyone, or empty; what is in use, young or something else stays."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     old = time.time() - 3600
     names = ["daisi-ws-metrics-old", "daisi-ws-metrics-young", "daisi-ws-metrics-odd", "other-old"]
     for name in names:
         (tmp_path / name).mkdir()
-        if name != "daisi-ws-metrics-odd":
-            (tmp_path / name / "lock").touch()
+        (tmp_path / name / ("notes" if name == "daisi-ws-metrics-odd" else "lock")).touch()
         if name != "daisi-ws-metrics-young":
             os.utime(tmp_path / name, (old, old))
+    (tmp_path / "daisi-ws-metrics-unlocked").mkdir()
+    os.utime(tmp_path / "daisi-ws-metrics-unlocked", (old, old))
     with metrics_directory(None) as living:
         os.utime(living, (old, old))
         with metrics_directory(None) as mine:
