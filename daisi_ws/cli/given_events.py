@@ -45,7 +45,8 @@ async def lines_of(path: Path | None) -> AsyncIterator[tuple[int, bytes]]:
     :param path: None for standard input.
     :raises OSError: it cannot be read.
     """
-    descriptor = os.dup(0) if path is None else os.open(path, os.O_RDONLY)
+    # The opening of a named pipe that nobody writes to would wait where no signal ends it.
+    descriptor = os.dup(0) if path is None else os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         number, rest = 0, b""
         while chunk := await _read(descriptor):

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 import click
@@ -119,6 +120,8 @@ def publish_command(
 
 
 def _check(order: Order) -> None:
+    if order.rate is not None and isnan(order.rate):
+        refuse("--rate nan is no number: give events per second, such as 500 or 0.5")
     if order.kind == "messages" and order.chat is None:
         refuse("messages belong to a chat: give --chat")
     if order.kind == "agents" and order.chat is not None:
@@ -141,13 +144,12 @@ async def _publish(config: Config, order: Order) -> tuple[Publisher, float]:
         began = time.monotonic()
         try:
             async with progress(lambda: _progress(order, publisher)):
-                await _publish_all(publisher, order)
+                bad = await _publish_all(publisher, order)
                 await publisher.finish()
+            if bad is not None:
+                refuse(f"{bad}\nstored before it: {plural(publisher.stored, 'event')}")
         except NotStored as problem:
             raise _not_stored(config, order, problem) from None
-        except BadEvent as problem:
-            await publisher.finish()
-            refuse(f"{problem}\nstored before it: {plural(publisher.stored, 'event')}")
         finally:
             await publisher.close()
         return publisher, time.monotonic() - began
@@ -164,18 +166,23 @@ async def _check_stream(config: Config, connection: NatsConnection) -> None:
         raise nats_away(config, str(error)) from None
 
 
-async def _publish_all(publisher: Publisher, order: Order) -> None:
+async def _publish_all(publisher: Publisher, order: Order) -> BadEvent | None:
+    """Publish until the end, or until what is no event: that is returned."""
     loop = asyncio.get_running_loop()
     began, number, subject = loop.time(), 0, order.subject
-    async for data in _events(order):
-        if order.rate is not None:
-            early = began + number / order.rate - loop.time()
-            if early > _SHORTEST_SLEEP:
-                await asyncio.sleep(early)
-        await publisher.publish(subject, data)
-        number += 1
-        if number == order.count:
-            return
+    try:
+        async for data in _events(order):
+            if order.rate is not None:
+                early = began + number / order.rate - loop.time()
+                if early > _SHORTEST_SLEEP:
+                    await asyncio.sleep(early)
+            await publisher.publish(subject, data)
+            number += 1
+            if number == order.count:
+                break
+    except BadEvent as problem:
+        return problem
+    return None
 
 
 async def _events(order: Order) -> AsyncIterator[bytes]:

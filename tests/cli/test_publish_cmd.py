@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 from asyncio.subprocess import PIPE
 from functools import partial
@@ -46,6 +48,15 @@ class Broker:
 
     async def publish(self, *arguments: str, stdin: bytes | None = None) -> Result:
         return await daisi_ws(*arguments, env=self.env, stdin=stdin)
+
+
+def files_of(pid: int) -> list[str]:
+    """Return the names of the files that a process has open."""
+    found = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed just now
+            found.append(str(descriptor.readlink()))
+    return found
 
 
 @pytest.fixture
@@ -196,6 +207,44 @@ async def test_many_are_pipelined(broker: Broker) -> None:
     assert summary["events_per_second"] > 2000
 
 
+async def test_a_named_pipe_is_waited_for_and_published(broker: Broker, tmp_path: Path) -> None:
+    """Until somebody writes to it, and until it is closed."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = await start(*CHATS, "--file", str(pipe), env=broker.env)
+
+    async def written() -> bool:
+        try:
+            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads yet
+            return False
+        os.write(writer, b'{"row_data":{}}\n{"row_data":{}}\n')
+        os.close(writer)
+        return True
+
+    await eventually(written, 30.0)
+    assert (await finish(process)).code == 0
+    assert await broker.size() == 2
+
+
+async def test_ctrl_c_ends_the_wait_for_a_named_pipe(broker: Broker, tmp_path: Path) -> None:
+    """Code 130, although nobody has opened its other end."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = await start(*CHATS, "--file", str(pipe), "--count", "1", env=broker.env)
+
+    async def opened() -> bool:
+        return str(pipe) in files_of(process.pid)
+
+    try:
+        await eventually(opened, 20.0)
+    except TimeoutError:
+        process.kill()
+        raise
+    process.send_signal(signal.SIGINT)
+    assert (await finish(process)).code == 130
+
+
 async def test_ctrl_c_ends_it_at_once(broker: Broker) -> None:
     """SIGINT ends a slow publication with 130, without a traceback."""
     process = await start(*CHATS, "--count", "1000", "--rate", "5", env=broker.env)
@@ -215,6 +264,7 @@ async def test_ctrl_c_ends_it_at_once(broker: Broker) -> None:
         (("publish", "chats", "--company", "a", "--agent", "b", '{"row_data":1}'), "row_data"),
         (("publish", "tables", "--company", "a", "--agent", "b"), "chats"),
         ((*CHATS, "--rate", "0"), "--rate"),
+        ((*CHATS, "--rate", "nan"), "--rate"),
     ],
 )
 async def test_a_bad_command_line_needs_no_nats(arguments: tuple[str, ...], named: str) -> None:
@@ -246,3 +296,14 @@ async def test_a_stream_with_other_subjects_is_told(nats: NatsClient, nats_url: 
     result = await daisi_ws(*CHATS, env={"DAISI_WS_NATS_URL": nats_url})
     assert result.code == 1
     assert "no stream takes websocket.acme.sales.chats" in result.err
+
+
+async def test_what_was_not_stored_before_a_bad_line_is_told(
+    nats: NatsClient, nats_url: str
+) -> None:
+    """Code 1: what is wrong with the stream comes before what is wrong with the line."""
+    await nats.jetstream().add_stream(name="wa_stream", subjects=["other.>"])
+    env, lines = {"DAISI_WS_NATS_URL": nats_url}, b'{"row_data":{}}\nno JSON\n'
+    result = await daisi_ws(*CHATS, "--file", "-", env=env, stdin=lines)
+    assert result.code == 1
+    assert result.err.startswith("error: no stream takes websocket.acme.sales.chats\n")
