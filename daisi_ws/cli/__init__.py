@@ -6,14 +6,19 @@ supervisor has not loaded cannot break in the processes it forks.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import sys
 from dataclasses import dataclass
+from typing import Final
 
 import click
 from click.shell_completion import CompletionItem
 
 from daisi_ws import __version__
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,14 @@ def cli() -> None:
 def main() -> None:
     """Run the command line: the console script `daisi-ws`."""
     _open_standard_streams()
-    cli(prog_name="daisi-ws")
+    try:
+        cli(prog_name="daisi-ws")
+    except OSError as error:
+        # Standard output to a full disk, say. Which file it was about is in the text.
+        if error.errno not in _NO_ROOM:
+            raise
+        click.echo(f"{click.style('error:', fg='red')} {error}", err=True)
+        sys.exit(1)
 
 
 def _open_standard_streams() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -86,6 +87,14 @@ def test_closed_standard_streams_are_not_left_to_sockets() -> None:
         [*closing, sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=True
     )
     assert done.stderr == "/dev/null /dev/null\n"
+
+
+def test_a_full_disk_is_told_in_one_line() -> None:
+    """Whose output cannot be written ends with code 1 and the reason, not with a traceback."""
+    command = [sys.executable, "-m", "daisi_ws", "config", "doc"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
 
 
 def test_unknown_command_ends_with_2() -> None:
