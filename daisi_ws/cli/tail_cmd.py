@@ -94,7 +94,7 @@ def user_command(
 ) -> None:
     """Connect as a user: the chat list of a company's agent, and one chat if given."""
     config = load_config(config_file)
-    given = None if token is None else given_token(token)
+    given = _shown(token)
     if given is not None:
         principal = examine(config, given, time.time()).principal
         if principal is not None and principal.kind == "user":
@@ -133,7 +133,7 @@ def admin_command(
 ) -> None:
     """Connect as an admin: the agents that the subscription and the restriction admit."""
     config = load_config(config_file)
-    given = None if token is None else given_token(token)
+    given = _shown(token)
     if not admin and not given:
         refuse("give --admin (or --token)")
     scope = AdminScope(subscribed_company, subscribed_agent, company_restriction)
@@ -141,6 +141,14 @@ def admin_command(
     shown = given or fresh(lambda: admin_token(config, admin or "", scope, _TOKEN_SECONDS))
     client = ReferenceClient(address, config.auth.admin_secret_token, shown, positions=True)
     run(follow(client, View(**view), None))
+
+
+def _shown(token: str | None) -> str | None:
+    """Return the token that was given, if one was; it goes into a header."""
+    given = None if token is None else given_token(token)
+    if given is not None and not given.isprintable():
+        refuse("--token is no token: want base64url, on one line; `daisi-ws token` makes one")
+    return given
 
 
 def _default_url(config: Config) -> str:

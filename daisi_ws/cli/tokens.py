@@ -47,7 +47,9 @@ def openers_of(config: Config, kind: Kind) -> list[tuple[AesGcmTokenCodec, str, 
 
 def given_token(text: str) -> str:
     """Return a token as it was given on the command line; `-` stands for standard input."""
-    return (sys.stdin.read(_MOST_INPUT) if text == _STANDARD_INPUT else text).strip()
+    if text == _STANDARD_INPUT:
+        text = sys.stdin.buffer.read(_MOST_INPUT).decode(errors="replace")
+    return text.strip()
 
 
 def user_token(

@@ -46,5 +46,8 @@ class Credentials:
 
         :raises Unreachable: there is no token now.
         """
+        token = await self.renew()
+        if not token.isprintable():
+            raise Unreachable("no token: it holds a line break or another control character")
         # In a header it is in nobody's access log.
-        return {**self._headers, "Authorization": f"Bearer {await self.renew()}"}
+        return {**self._headers, "Authorization": f"Bearer {token}"}

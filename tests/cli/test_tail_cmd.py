@@ -220,7 +220,19 @@ async def test_timeout_before_count_is_a_failure() -> None:
 async def test_timeout_alone_is_an_end() -> None:
     """--timeout without --count ends with code 0."""
     async with StandIn(saying(1)) as gateway:
-        assert (await tail(gateway, *USER, "--timeout", "1s")).code == 0
+        assert (await tail(gateway, *USER, "--timeout", "4s")).code == 0
+
+
+async def test_timeout_without_a_connection_is_a_failure() -> None:
+    """--timeout before a gateway that hangs was ready ends with code 1 and says so."""
+
+    async def script(connection: Connection) -> None:
+        await connection.until_closed()
+
+    async with StandIn(script) as gateway:
+        result = await tail(gateway, *USER, "--timeout", "1s")
+    assert result.code == 1
+    assert "not ready within 1 s" in result.err
 
 
 async def test_ctrl_c_ends_it_cleanly() -> None:
@@ -286,6 +298,7 @@ async def test_nobody_there_is_told_with_the_next_step() -> None:
         (("tail", "admin"), "--admin"),
         (("tail", "user", "--company", "a.b", "--agent", "b", "--user", "c"), "company_id"),
         ((*USER, "--timeout", "soon"), "--timeout"),
+        ((*USER, "--token", "two\nlines"), "--token"),
     ],
 )
 async def test_a_bad_command_line_is_named(arguments: tuple[str, ...], named: str) -> None:

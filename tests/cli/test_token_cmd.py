@@ -17,7 +17,7 @@ USER_KEY = KEYS["DAISI_WS_AUTH_TOKEN_AES_KEY"]
 ADMIN_KEY = KEYS["DAISI_WS_AUTH_ADMIN_TOKEN_AES_KEY"]
 
 
-def token(*arguments: str, stdin: str = "") -> Result:
+def token(*arguments: str, stdin: str | bytes = "") -> Result:
     return CliRunner().invoke(cli, ["token", *arguments], env=dict(KEYS), input=stdin)
 
 
@@ -42,6 +42,13 @@ def test_an_admins_token_carries_its_scope() -> None:
     printed = token("admin", "--admin", "root", *options).output.strip()
     principal = contents.read("admin", AesGcmTokenCodec(ADMIN_KEY).decode(printed))
     assert (principal.identity, principal.subject) == ("admin:root", "websocket.acme.*.agents")
+
+
+def test_what_is_no_text_is_no_token() -> None:
+    """Bytes on standard input that are not UTF-8 are told as any other that is no token."""
+    result = token("check", "-", stdin=b"\xff\xfe\x81")
+    assert result.exit_code == 1
+    assert "it is no token" in result.output
 
 
 def test_a_token_never_begins_with_a_dash() -> None:

@@ -424,6 +424,19 @@ async def test_many_clients_share_a_session() -> None:
         await asyncio.gather(*(client.close() for client in clients))
 
 
+async def test_a_token_that_no_header_can_hold_is_told() -> None:
+    """What fetched it may fetch a better one later, so it is as good as none."""
+
+    async def fetch() -> str:
+        return "with the line break of a file\n"
+
+    async with StandIn(quiet) as gateway:
+        client = ReferenceClient(gateway.url, "key", fetch)
+        with pytest.raises(Unreachable, match="no token"):
+            await client.connect()
+        assert not gateway.requests
+
+
 async def test_a_fresh_token_is_presented_and_kept() -> None:
     """A token presented on the open connection is used by the next dial too."""
 
