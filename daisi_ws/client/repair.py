@@ -49,9 +49,8 @@ class Repair:
             try:
                 if self._needed():
                     await self._ask()
-            except Unreachable:
-                return
-            except (Rejected, TimeoutError):
+            except (Rejected, TimeoutError, Unreachable):
+                # Unreachable may be who makes tokens; if it is the gateway, `stop` follows.
                 continue
             finally:
                 self._last = time.monotonic()

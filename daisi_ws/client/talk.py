@@ -174,7 +174,8 @@ class Talk:
     async def _ask_again(self) -> None:
         await self._room()
         if self._token_ends:
-            token = await self._credentials.renew()
+            async with asyncio.timeout(ANSWER_SECONDS):
+                token = await self._credentials.renew()
             await self.present_token(token, wait=True, timeout=ANSWER_SECONDS)
             self._token_ends = False
         elif self._position is not None and self._position.behind:

@@ -437,6 +437,32 @@ async def test_a_token_that_no_header_can_hold_is_told() -> None:
         assert not gateway.requests
 
 
+async def test_a_token_that_could_not_be_fetched_is_fetched_again() -> None:
+    """Who makes tokens may be away for a moment; the connection need not end for that."""
+    answers: list[str | OSError] = ["first", OSError("away"), OSError("still away"), "second"]
+    tokens = iter(answers)
+    presented = asyncio.Event()
+
+    async def fetch() -> str:
+        token = next(tokens)
+        if isinstance(token, OSError):
+            raise token
+        return token
+
+    async def script(connection: Connection) -> None:
+        await connection.ready()
+        await connection.say({"type": "token_expiring", "payload": {"expires_in_seconds": 30}})
+        assert (await connection.hear())["payload"] == {"token": "second"}
+        presented.set()
+        await connection.until_closed()
+
+    async with StandIn(script) as gateway:
+        client = ReferenceClient(gateway.url, "key", fetch, pauses=QUICK)
+        async with client, asyncio.timeout(WAIT):
+            await presented.wait()
+        assert client.reconnects == 0
+
+
 async def test_a_fresh_token_is_presented_and_kept() -> None:
     """A token presented on the open connection is used by the next dial too."""
 
