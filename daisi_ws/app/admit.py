@@ -30,6 +30,7 @@ from daisi_ws.domain.outbox import Outbox
 from daisi_ws.domain.principal import Principal
 from daisi_ws.domain.resume import Claim
 from daisi_ws.domain.streams import Point, further
+from daisi_ws.log import limited
 
 log = structlog.get_logger(__name__)
 
@@ -214,7 +215,7 @@ class Admission:
             position = await self._interests.want(connection, subject, silent=silent)
         except Unavailable as error:
             self._leave_chat(connection)
-            raise SubscriptionFailure("chat not selected", details=str(error)) from None
+            raise SubscriptionFailure("chat not selected", details=_away(error)) from None
         except Refusal:
             self._leave_chat(connection)
             raise
@@ -237,7 +238,14 @@ class Admission:
 
 def _refusal(error: BaseException) -> BaseException:
     if isinstance(error, Unavailable):
-        return InternalServerError("try again in a moment", details=str(error))
+        return InternalServerError("not admitted", details=_away(error))
     if isinstance(error, TimeoutError):
         return SubscriptionFailure("not admitted in time", details="try again in a moment")
     return error
+
+
+def _away(error: Unavailable) -> str:
+    """Return what a client is told of a dependency that is away. Which one, and at what address,
+    is for the log alone."""
+    limited(log, "clients are refused: a dependency is away", problem=str(error))
+    return "something that this needs does not answer; try again"

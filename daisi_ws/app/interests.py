@@ -205,9 +205,10 @@ class Interests:
         except (Unavailable, SubscriptionFailure) as error:
             self._fail(added, error)
             self._remove_later(removed)
-        except Exception as error:  # who waits for this must not wait for ever
+        except Exception:  # who waits for this must not wait for ever
             log.exception("routes not registered")
-            self._fail(added, SubscriptionFailure("not subscribed", details=repr(error)))
+            problem = "something failed here; try again"
+            self._fail(added, SubscriptionFailure("not subscribed", details=problem))
         else:
             self._succeed(added, position)
 
