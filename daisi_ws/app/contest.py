@@ -145,18 +145,19 @@ class Contest:
     async def _respect(self, holder: str, patience: float) -> Acquired | Held:
         """Refuse if the session is there; take its place if it is not, and its pod cannot say so to
         Redis. Without an answer wait: the pod may be dead, its lease about to end."""
-        if self._asked is not None and self._asked.done():
-            there, now = self._asked.result(), self._clock()
+        answer = self._asked
+        if answer is None:
+            answer = self._asked = self._neighbours.ask(self._owner, holder, patience)
+        elif answer.done():
+            there, now = answer.result(), self._clock()
             if there is False:
                 return await self._ask("force", holder)
             if there:
                 self._there_since = self._there_since or now
                 if now - self._there_since >= CERTAIN_SECONDS:
                     raise self._conflict()
-            self._asked = None
-        if self._asked is None:
-            self._asked = self._neighbours.ask(self._owner, holder, patience)
-        await self._wait(patience, self._asked)
+            self._asked = None  # to be asked again after a pause, however quick the answer was
+        await self._wait(patience, answer)
         self.check_wanted()
         return await self._ask("retry")
 

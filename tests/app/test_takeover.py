@@ -378,6 +378,30 @@ async def test_admin_is_rejected_on_another_pod(world: World) -> None:
     assert world.pods["a"].heard == []
 
 
+@pytest.mark.parametrize("answers", [True, False])
+async def test_admin_who_is_rejected_asks_with_pauses(
+    world: World, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """Quick answers, and quick failures of a pod that was killed, are no reason to ask at once
+    again: Redis and the holder's pod are asked some times in a second, not some thousand times."""
+    world.configure(
+        app__session_takeover_seconds=TAKEOVER,
+        app__barrier_timeout_seconds=1,
+        app__connect_timeout_seconds=2,
+    )
+    b = world.pods["b"]
+    await world.pods["a"].open(ROOT)
+
+    async def refuse(*_: object) -> bool:
+        raise Unavailable("connection refused")
+
+    if not answers:
+        monkeypatch.setattr(world.peers, "has_session", refuse)
+    with pytest.raises(SessionConflict):
+        await b.open(ROOT)
+    assert b.count("session_lock_attempts", user_type="admin", lock_type="retry") < 60
+
+
 async def test_admin_is_rejected_though_the_lock_vanished(world: World) -> None:
     """A session that lives here counts, even where Redis has lost its lock."""
     a = world.pods["a"]
