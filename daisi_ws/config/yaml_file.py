@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,6 +24,8 @@ _TAGS = {
     "bool or null": {"tag:yaml.org,2002:bool"},
 }
 _NULL = "tag:yaml.org,2002:null"
+_MOST_DEPTH = 16
+"""Levels of lists and mappings; the configuration has four."""
 
 
 def read_file(path: Path) -> Layer:
@@ -30,6 +33,7 @@ def read_file(path: Path) -> Layer:
     reader = _Reader(str(path))
     try:
         text = path.read_bytes().decode("utf-8-sig")
+        _check_depth(text)
         root = yaml.compose(text, Loader=_Loader)
     except OSError as error:
         reader.refuse_file(str(path), f"cannot be read: {error.strerror}", "a readable YAML file")
@@ -135,6 +139,22 @@ def _items(node: yaml.Node) -> Iterator[str]:
         yield item.value
 
 
+def _check_depth(text: str) -> None:
+    """Read the text without making anything of it: libyaml composes by recursion, without a bound.
+
+    :raises yaml.MarkedYAMLError: it is no YAML, or nested too deeply.
+    """
+    depth = 0
+    event: Any
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MOST_DEPTH:
+            raise yaml.MarkedYAMLError(None, None, "is nested too deeply", event.start_mark)
+
+
 def _field(section: str, key: str) -> Field | None:
     field = FIELDS.get(f"{section}.{key}")
     if field is not None:
@@ -173,4 +193,6 @@ def _in_words(error: yaml.MarkedYAMLError) -> tuple[str, str]:
     problem = re.sub(r"'[^']{2,}'", "'...'", error.problem or "is not YAML")
     if "alias" in problem or "tag" in problem or "cannot start any token" in problem:
         return problem, "text with special characters stands in quotes"
+    if "deeply" in problem:
+        return problem, f"at most {_MOST_DEPTH} levels"
     return problem, "YAML: two blanks deeper below each section, a blank after each colon"

@@ -123,6 +123,14 @@ def test_a_secret_behind_its_key_is_not_shown(file: Path, between: str, section:
     assert "5ec2e7" not in str(problem)
 
 
+@pytest.mark.parametrize("text", ["- " * 30_000, "[" * 100_000, "{a: " * 30_000])
+def test_a_file_nested_without_end_is_refused(file: Path, text: str) -> None:
+    """It would end the process: libyaml composes by recursion."""
+    (problem,) = read(file, text).problems
+    assert problem.origin.startswith(f"{file}:1")
+    assert (problem.wrong, problem.right) == ("is nested too deeply", "at most 16 levels")
+
+
 def test_a_misspelt_secret_is_named_as_it_is(file: Path) -> None:
     """What is too short to be one may be a wrong name."""
     (problem,) = read(file, "auth: {token_aes_key_prev: x}").problems
