@@ -90,7 +90,9 @@ def dev_command(*, workers: int, once: bool, http_port: int, keep: Path | None) 
 
 def _start(stack: ExitStack, workers: int, http_port: int, keep: Path | None) -> GatewayProcess:
     with step("Redis and NATS") as say:
-        servers = stack.enter_context(Servers(keep))
+        servers = Servers(keep)
+        stack.callback(servers.stop)  # before: Ctrl-C may come in between
+        servers.start()
         say(f"{servers.redis.address}, {servers.nats.address}")
     folder = keep / "gateway" if keep is not None else None
     gateway = GatewayProcess(servers, workers, port=http_port, folder=folder)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, NoReturn, Self
@@ -18,6 +20,7 @@ HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 5
 _PROBE_TIMEOUT = 0.5
 _LOG_LINES = 20
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ServerProcess(ABC):
@@ -137,13 +140,15 @@ class ServerProcess(ABC):
         """
         if self.running:
             raise EmbeddedServerError(f"{self.name} is already running (process {self.pid})")
-        if self._folder is None:
-            given = self._given
-            self._folder = private_folder(self._base) if given is None else given_folder(given)
         try:
-            if self._port == 0:
-                self._port = free_ports(self.port_count)
-            self._spawn()
+            with _uninterrupted():
+                if self._folder is None:
+                    given = self._given
+                    made = private_folder(self._base) if given is None else given_folder(given)
+                    self._folder = made
+                if self._port == 0:
+                    self._port = free_ports(self.port_count)
+                self._spawn()
         except BaseException:
             self.stop()
             raise
@@ -247,3 +252,13 @@ class ServerProcess(ABC):
         if self._port_taken():
             reason = f"cannot listen at {self.address}: the port is taken, choose another"
         raise EmbeddedServerError(f"{self.name} {reason}; its last log lines:", self.log_tail())
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back the signals that people end programs with: what is half made nobody could end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

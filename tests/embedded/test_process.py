@@ -6,12 +6,13 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from daisi_ws.embedded import EmbeddedServerError, NatsServer, RedisServer, free_ports
+from daisi_ws.embedded import EmbeddedServerError, NatsServer, RedisServer, free_ports, process
+from daisi_ws.embedded.child import Child
 from daisi_ws.embedded.process import ServerProcess
 from tests.processes import is_alive, wait_until_gone
 
@@ -114,6 +115,27 @@ def test_a_stopped_server_has_no_process_and_no_folder(tmp_path: Path) -> None:
         assert server.log_tail() == ""
         server.start()
         server.stop()
+
+
+@pytest.mark.parametrize("server_type", SERVERS)
+def test_ctrl_c_while_it_is_launched_leaves_nothing(
+    server_type: type[ServerProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits until the process is known, which is ended then, with its folder."""
+    pids: list[int] = []
+
+    class Interrupted(Child):
+        def __init__(self, command: Sequence[str], folder: Path, log: Path) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            super().__init__(command, folder, log)
+            pids.extend((self.pid, self.guard_pid))
+
+    monkeypatch.setattr(process, "Child", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        server_type(base=tmp_path).start()
+    assert len(pids) == 2
+    assert not any(map(is_alive, pids))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_crash_of_the_server_is_seen(fresh_redis: RedisServer) -> None:
