@@ -17,8 +17,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_SEED: Final = 18 << 3
-_USER: Final = 20 << 3
+SEED: Final = 18 << 3
+USER: Final = 20 << 3
 _BLOCK: Final = re.compile(r"-+BEGIN [^-]+-+\s+([A-Za-z0-9_.=-]+?)\s+-+END [^-]+-+")
 
 
@@ -51,7 +51,7 @@ def nkey_login(seed_file: str) -> NatsLogin:
         return _user_key(Path(seed_file).read_text().strip(), seed_file)
 
     raw = key().public_key().public_bytes_raw()
-    return NatsLogin(_encoded(bytes((_USER,)) + raw), lambda nonce: _signed(key(), nonce))
+    return NatsLogin(encoded(bytes((USER,)) + raw), lambda nonce: _signed(key(), nonce))
 
 
 def credentials_login(file: str) -> NatsLogin:
@@ -74,14 +74,6 @@ def credentials_login(file: str) -> NatsLogin:
     return NatsLogin("", lambda nonce: _signed(parts()[1], nonce), jwt)
 
 
-def new_user() -> tuple[str, str]:
-    """Return the seed and the public key of a new user."""
-    key = Ed25519PrivateKey.generate()
-    head = bytes((_SEED | _USER >> 5, (_USER & 0b11111) << 3))
-    public = bytes((_USER,)) + key.public_key().public_bytes_raw()
-    return _encoded(head + key.private_bytes_raw()), _encoded(public)
-
-
 def _user_key(seed: str, file: str) -> Ed25519PrivateKey:
     try:
         raw = base64.b32decode(seed + "=" * (-len(seed) % 8))
@@ -89,7 +81,7 @@ def _user_key(seed: str, file: str) -> Ed25519PrivateKey:
         raw = b""
     prefix = (raw[0] & 0b111) << 5 | raw[1] >> 3 if len(raw) == 36 else 0
     whole = len(raw) == 36 and binascii.crc_hqx(raw[:-2], 0) == int.from_bytes(raw[-2:], "little")
-    if not whole or raw[0] & 0b11111000 != _SEED or prefix != _USER:
+    if not whole or raw[0] & 0b11111000 != SEED or prefix != USER:
         raise BadLogin(f"{file} holds no seed of a user NKey (SU…)")
     return Ed25519PrivateKey.from_private_bytes(raw[2:-2])
 
@@ -98,6 +90,7 @@ def _signed(key: Ed25519PrivateKey, nonce: str) -> bytes:
     return base64.b64encode(key.sign(nonce.encode()))
 
 
-def _encoded(raw: bytes) -> str:
+def encoded(raw: bytes) -> str:
+    """Return bytes as NKeys write them: with a checksum, in base32."""
     checked = raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")
     return base64.b32encode(checked).decode().rstrip("=")

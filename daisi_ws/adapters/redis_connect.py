@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -135,11 +134,3 @@ def problem_of(error: Exception) -> str:
     if isinstance(error, (RedisError, OSError)) and str(error):
         return str(error)
     return f"{type(error).__name__} {error}".strip()
-
-
-def connection_factory(redis: Redis) -> Callable[[], AbstractConnection]:
-    """Return what makes connections to the one server, see :meth:`RedisOpener.primary`.
-
-    :raises ValueError, OSError: see :class:`RedisOpener`.
-    """
-    return RedisOpener(redis).primary

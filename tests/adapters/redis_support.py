@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Self
 
-from daisi_ws.adapters.redis_connect import connection_factory
+from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.config import Redis
 
@@ -28,7 +28,7 @@ async def linked(url: str, timeout_ms: int = 500) -> AsyncIterator[RedisLink]:
 async def unconnected(url: str, timeout_ms: int = 500) -> AsyncIterator[RedisLink]:
     """A link that is not started yet; it is closed at the end."""
     settings = Redis(address=url, timeout_ms=timeout_ms)
-    link = RedisLink(connection_factory(settings), timeout_ms / 1000)
+    link = RedisLink(RedisOpener(settings).primary, timeout_ms / 1000)
     try:
         yield link
     finally:

@@ -14,11 +14,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from daisi_ws.adapters.nats_connection import NatsConnection, NatsSettings
-from daisi_ws.adapters.nats_login import BadLogin, _encoded, credentials_login, new_user, nkey_login
+from daisi_ws.adapters.nats_login import BadLogin, credentials_login, encoded, nkey_login
 from daisi_ws.config import ClientTls, Nats
 from daisi_ws.embedded import NatsServer
 from daisi_ws.embedded.authority import Authority
 from tests.adapters.redis_support import until
+from tests.nkeys import new_user
 
 OPERATOR, ACCOUNT = 14 << 3, 0
 
@@ -50,7 +51,7 @@ class Signer:
 
     def __init__(self, prefix: int) -> None:
         self._key = Ed25519PrivateKey.generate()
-        self.name = _encoded(bytes((prefix,)) + self._key.public_key().public_bytes_raw())
+        self.name = encoded(bytes((prefix,)) + self._key.public_key().public_bytes_raw())
 
     def jwt(self, subject: str, kind: str, **claims: object) -> str:
         """Return what this one says of another."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from daisi_ws.adapters.redis_connect import connection_factory
+from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.config import ClientTls, Redis
 from daisi_ws.embedded import RedisServer
@@ -24,7 +24,7 @@ PASSWORD = "a-password-nobody-may-see"
 @asynccontextmanager
 async def started(redis: Redis) -> AsyncIterator[RedisLink]:
     """A link that tries to connect."""
-    link = RedisLink(connection_factory(redis), redis.timeout_ms / 1000)
+    link = RedisLink(RedisOpener(redis).primary, redis.timeout_ms / 1000)
     link.start()
     try:
         yield link
@@ -140,4 +140,4 @@ def test_unreadable_file_is_an_error_at_once(tmp_path: Path) -> None:
     """A TLS file that is not there is found out before anything connects."""
     tls = ClientTls(enabled=True, ca_file=str(tmp_path / "none.pem"))
     with pytest.raises(OSError, match="No such file"):
-        connection_factory(Redis(tls=tls))
+        RedisOpener(Redis(tls=tls))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from daisi_ws.adapters.pods_redis import PodsRedis
-from daisi_ws.adapters.redis_connect import connection_factory
+from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.config import Redis
 from daisi_ws.embedded import RedisServer
@@ -33,7 +33,7 @@ async def test_a_replica_is_not_taken_for_the_primary(fresh_redis: RedisServer) 
     """What the Sentinels say may be old: the server is asked, and the problem said."""
     with RedisServer(arguments=("--replicaof", f"127.0.0.1 {fresh_redis.port}")) as replica:
         redis = Redis(address=f"redis+sentinel://127.0.0.1:{replica.port}/{SERVICE}")
-        link = RedisLink(connection_factory(redis), 0.5)
+        link = RedisLink(RedisOpener(redis).primary, 0.5)
         link.start()
         try:
             await until(lambda: "no Sentinel knows the server" in link.problem, "a problem")

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from daisi_ws.adapters.pods_redis import PodsRedis
-from daisi_ws.adapters.redis_connect import connection_factory
+from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.adapters.redis_wire import Argument, Reply
 from daisi_ws.adapters.routes_redis import RoutesRedis
@@ -41,7 +41,7 @@ def record(pod_id: str = "host-0-1", **fields: object) -> PodRecord:
 @pytest.fixture
 async def link(redis_url: str) -> AsyncIterator[RedisLink]:
     """A connection to the emptied Redis."""
-    link = RedisLink(connection_factory(testing_config(redis__address=redis_url).redis), 1.0)
+    link = RedisLink(RedisOpener(testing_config(redis__address=redis_url).redis).primary, 1.0)
     yield link
     await link.aclose()
 
@@ -248,7 +248,7 @@ async def test_without_tracking_nothing_may_be_cached(redis: Redis, redis_url: s
     config = testing_config(
         redis__address=redis_url, redis__username="weak", redis__password="secret"
     )
-    link = RedisLink(connection_factory(config.redis), 1.0)
+    link = RedisLink(RedisOpener(config.redis).primary, 1.0)
     try:
         routes = RoutesRedis(link, "host-0-1", "wa_stream", lambda: 300.0, shared=False)
         link.start()

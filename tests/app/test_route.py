@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from daisi_ws.adapters.redis_connect import connection_factory
+from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.adapters.routes_redis import RoutesRedis
 from daisi_ws.app.route import Router
@@ -34,7 +34,7 @@ class Setting:
     """A router of pod `me` over one Redis connection."""
 
     def __init__(self, redis_url: str) -> None:
-        factory = connection_factory(testing_config(redis__address=redis_url).redis)
+        factory = RedisOpener(testing_config(redis__address=redis_url).redis).primary
         self.link = RedisLink(factory, 1.0)
         self.routes = RoutesRedis(self.link, "me", "wa_stream", lambda: 300.0, shared=False)
         self.tally = Tally()

@@ -14,7 +14,7 @@ import pytest
 from nats.aio.client import Client as NatsClient
 
 from daisi_ws.adapters.pods_redis import PodsRedis
-from daisi_ws.adapters.redis_connect import connection_factory
+from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.app.ports import PodRecord, ReaderRecord
 from daisi_ws.cli.cluster import Snapshot, StreamState, Trouble
@@ -45,7 +45,7 @@ RECORD = PodRecord(
 @pytest.fixture
 async def pods(redis_url: str) -> AsyncIterator[PodsRedis]:
     """The registry in the emptied Redis, with leases that outlast a test."""
-    link = RedisLink(connection_factory(config_for(redis__address=redis_url).redis), 2.0)
+    link = RedisLink(RedisOpener(config_for(redis__address=redis_url).redis).primary, 2.0)
     link.start()
     await link.wait_up()
     yield PodsRedis(link, "wa_stream", lambda: 60)

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from daisi_ws.adapters.nats_login import new_user
 from daisi_ws.embedded import NatsServer, RedisServer
 from daisi_ws.embedded.authority import Authority, Pair
 from tests.adapters.redis_support import Proxy
@@ -20,6 +19,7 @@ from tests.cluster import HOST, Host
 from tests.documents import OPERATIONS, blocks
 from tests.e2e.audit import metric
 from tests.e2e.scene import RATE, scene, until
+from tests.nkeys import new_user
 
 PASSWORD = "a-password-nobody-may-see"
 ACL = ("on", f">{PASSWORD}", "~*", *blocks(OPERATIONS, "text")[0].split())

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from daisi_ws.adapters.pods_redis import PodsRedis
-from daisi_ws.adapters.redis_connect import connection_factory
+from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.config import testing_config
 from daisi_ws.domain.slots import WorkerContext
@@ -25,7 +25,7 @@ from daisi_ws.worker.host_claim import HostClaim
 @pytest.fixture
 async def pods(redis_url: str) -> AsyncIterator[PodsRedis]:
     """The registry on the emptied Redis, with leases of half a second."""
-    link = RedisLink(connection_factory(testing_config(redis__address=redis_url).redis), 1.0)
+    link = RedisLink(RedisOpener(testing_config(redis__address=redis_url).redis).primary, 1.0)
     link.start()
     await link.wait_up()
     yield PodsRedis(link, "wa_stream", lambda: 0.5)
