@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -23,7 +22,7 @@ from daisi_ws.adapters.nats_login import NatsLogin, credentials_login, nkey_logi
 from daisi_ws.adapters.nats_subscriber import Subscriber
 from daisi_ws.adapters.nats_transport import DirectTransport, put_under
 from daisi_ws.app.waiting import end_tasks
-from daisi_ws.config import ClientTls, Nats
+from daisi_ws.config import ClientTls, Nats, nats_tls
 from daisi_ws.domain.errors import Unavailable
 
 API: Final = "$JS.API"
@@ -58,9 +57,7 @@ class NatsSettings:
             login = credentials_login(nats.credentials_file)
         elif nats.nkey_seed_file:
             login = nkey_login(nats.nkey_seed_file)
-        schemes = {server.strip().partition("://")[0] for server in nats.url.split(",")}
-        by_scheme = not schemes.isdisjoint(("tls", "wss"))
-        tls = msgspec.structs.replace(nats.tls, enabled=nats.tls.enabled or by_scheme)
+        tls = nats_tls(nats)
         client_context(tls)
         return cls(
             url=nats.url,

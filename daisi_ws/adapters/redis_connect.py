@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-import msgspec
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from daisi_ws.adapters.client_tls import client_context, why
-from daisi_ws.config import Redis, redis_target
+from daisi_ws.config import Redis, redis_target, redis_tls
 
 
 class RedisOpener:
@@ -27,7 +26,7 @@ class RedisOpener:
         self.target = redis_target(redis)
         self.timeout = redis.timeout_ms / 1000
         self._sentinel_login = redis.sentinel_username, redis.sentinel_password
-        self._tls = msgspec.structs.replace(redis.tls, enabled=self.target.tls)
+        self._tls = redis_tls(redis)
         client_context(self._tls)
         self.sentinels = deque(self.target.addresses)
 

@@ -4,7 +4,7 @@
 here imports an event loop or a client library: the supervisor uses it before it forks.
 """
 
-from daisi_ws.config.addresses import RedisTarget, redis_target
+from daisi_ws.config.addresses import RedisTarget, nats_tls, redis_target, redis_tls
 from daisi_ws.config.environment import FILE_VARIABLE
 from daisi_ws.config.keys import MASK, Field, Key, Section, Value, without_userinfo
 from daisi_ws.config.load import DEFAULT_FILE, Changes, Loaded, changed, file_to_read, load
@@ -75,8 +75,10 @@ __all__ = [
     "files_of",
     "kept_by",
     "load",
+    "nats_tls",
     "previous_of",
     "redis_target",
+    "redis_tls",
     "restored",
     "settle",
     "shown",

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from daisi_ws.config.schema import Redis
+from daisi_ws.config.schema import ClientTls, Nats, Redis
 
 RedisKind = Literal["server", "sentinel", "cluster"]
 
@@ -90,7 +90,7 @@ def redis_target(redis: Redis) -> RedisTarget:
         db=redis.db if address.db is None else address.db,
         username=address.username or redis.username,
         password=address.password or redis.password,
-        tls=address.tls or redis.tls.enabled,
+        tls=redis_tls(redis).enabled,
         kind=address.kind,
         others=tuple(others),
         service=address.service,
@@ -124,6 +124,22 @@ def redis_address(address: str) -> RedisAddress:
         username=unquote(username),
         password=unquote(password),
     )
+
+
+def redis_tls(redis: Redis) -> ClientTls:
+    """``redis.tls`` as it is used: on by itself, or by the scheme of ``redis.address``.
+
+    :raises ValueError: that is no address of Redis.
+    """
+    by_scheme = redis_address(redis.address).tls
+    return msgspec.structs.replace(redis.tls, enabled=redis.tls.enabled or by_scheme)
+
+
+def nats_tls(nats: Nats) -> ClientTls:
+    """``nats.tls`` as it is used: on by itself, or by the scheme of a server in ``nats.url``."""
+    schemes = {server.strip().partition("://")[0].lower() for server in nats.url.split(",")}
+    by_scheme = not schemes.isdisjoint(("tls", "wss"))
+    return msgspec.structs.replace(nats.tls, enabled=nats.tls.enabled or by_scheme)
 
 
 def _node(text: str, port: int) -> tuple[str, int]:

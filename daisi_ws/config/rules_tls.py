@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from daisi_ws.config.addresses import nats_tls, redis_tls
 from daisi_ws.config.problems import Problem, quoted
 from daisi_ws.config.schema import FIELDS, ClientTls, Config, HttpTls, PeerTls
 
@@ -23,14 +25,15 @@ def tls_problems(
 ) -> Iterator[Problem]:
     """Every file that is missing, unreadable, or not what its key is for.
 
-    Files of a section whose ``enabled`` is false are not looked at.
+    Files of a section that is off are not looked at; an address may have switched it on.
     """
     sections: dict[str, TlsSection] = {
         "server.http_tls": config.server.http_tls,
         "server.grpc_tls": config.server.grpc_tls,
-        "nats.tls": config.nats.tls,
-        "redis.tls": config.redis.tls,
+        "nats.tls": nats_tls(config.nats),
     }
+    with suppress(ValueError):  # no address of Redis: that is another rule's problem
+        sections["redis.tls"] = redis_tls(config.redis)
     for name, tls in sections.items():
         if tls.enabled and not any(key.startswith(f"{name}.") for key in refused):
             for leaf, wrong in wrong_files(tls).items():

@@ -42,7 +42,7 @@ from daisi_ws.app.readiness_parts import (
     StreamPart,
 )
 from daisi_ws.app.readiness_reader import ReaderPart
-from daisi_ws.config import Config
+from daisi_ws.config import Config, nats_tls, redis_tls
 from daisi_ws.domain.consumer import ConsumerSettings
 from daisi_ws.domain.packets import Item
 from daisi_ws.domain.slots import WorkerContext
@@ -173,8 +173,8 @@ class Parts(UseCases):
             {
                 "http": server.http_tls,
                 "grpc": server.grpc_tls,
-                "nats": config.nats.tls,
-                "redis": config.redis.tls,
+                "nats": nats_tls(config.nats),
+                "redis": redis_tls(config.redis),
             },
             self.metrics,
         )

@@ -302,6 +302,24 @@ def test_files_of_disabled_tls_are_not_looked_at() -> None:
     assert problems(server__grpc_tls__cert_file="/nope") == []
 
 
+@pytest.mark.parametrize(
+    ("key", "address", "file"),
+    [
+        ("redis__address", "rediss://h", "redis.tls.ca_file"),
+        ("redis__address", "rediss+sentinel://h/main", "redis.tls.ca_file"),
+        ("nats__url", "nats://a,tls://b", "nats.tls.ca_file"),
+        ("nats__url", "TLS://a", "nats.tls.ca_file"),
+    ],
+)
+def test_files_of_tls_that_an_address_switches_on_are_looked_at(
+    key: str, address: str, file: str
+) -> None:
+    """Else the worker would find out, and say no more than that there is no such file."""
+    values: dict[str, object] = {file.replace(".", "__"): "/nope.pem"}
+    assert problems(**values) == []
+    assert [problem.key for problem in problems(**values, **{key: address})] == [file]
+
+
 def test_files_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
     """A foreign key, a key with passphrase, and a file that is no PEM each say so."""
     cert_file, _ = certificate(tmp_path, "one")
