@@ -56,7 +56,7 @@ def _metrics_port(config: Config) -> Wrong:
     port, last = server.metrics_port, server.grpc_port + 2 * server.workers - 1
     if port and port == server.http_port:
         return "server.http_port is the same", "another port, or 0 to stay at that one"
-    if port and server.grpc_port <= port <= last:
+    if port and server.grpc_port and server.grpc_port <= port <= last:
         return f"the workers take the gRPC ports {server.grpc_port} to {last}", "a port outside"
     return None
 
@@ -110,11 +110,14 @@ def _compression(config: Config) -> Wrong:
 
 def _nats_url(config: Config) -> Wrong:
     url = config.nats.url
-    if all(is_nats_url(server.strip()) for server in url.split(",")):
-        return None
+    servers = [server.strip() for server in url.split(",")]
     # Shown as a whole: a comma may be a part of a password.
     shown = quoted(str(without_userinfo(url)))
-    return f"{shown} names no NATS server, or not only", FIELDS["nats.url"].right
+    if not all(map(is_nats_url, servers)):
+        return f"{shown} names no NATS server, or not only", FIELDS["nats.url"].right
+    if len({server.lower().startswith("ws") for server in servers}) > 1:
+        return f"{shown} names servers with and without WebSocket", "one or the other for all"
+    return None
 
 
 def _nats_login(config: Config) -> Wrong:

@@ -138,6 +138,7 @@ def test_one_mistake_is_one_problem() -> None:
         ({"nats__url": "nats://a:1,nope"}, "nats.url"),
         ({"nats__url": "nats://a:99999"}, "nats.url"),
         ({"nats__url": ""}, "nats.url"),
+        ({"nats__url": "nats://a:1,ws://b:2"}, "nats.url"),
         ({"nats__token": "t", "nats__username": "u", "nats__password": "p"}, "nats.username"),
         ({"nats__username": "u"}, "nats.username"),
         ({"nats__dead_letter_subject": "websocket.dead"}, "nats.dead_letter_subject"),
@@ -170,8 +171,10 @@ def test_contradictions_are_found(values: dict[str, object], key: str) -> None:
         {"server__grpc_port": 8076, "server__workers": 2},
         {"server__grpc_port": 65_532, "server__workers": 2},
         {"server__grpc_port": 0, "server__http_port": 0},
+        {"server__grpc_port": 0, "server__metrics_port": 7, "server__workers": 4},
         {"server__metrics_port": 50_053, "server__workers": 1},
         {"nats__url": "tls://u:p@a.b:4222, nats://[::1]:4222"},
+        {"nats__url": "ws://a:1,wss://b:2"},
         {"nats__dead_letter_subject": "websocket_dead.letters"},
         {"nats__username": "u", "nats__password": "p"},
         {"redis__address": "rediss://u:p@h:1/3"},
@@ -197,7 +200,7 @@ def test_equal_keys_are_found_whatever_their_case() -> None:
 
 @pytest.mark.parametrize(
     "origin",
-    ["*", "https://app.example.com", "http://localhost:3000", "http://[::1]:80", "app+x://host"],
+    ["*", "https://app.example.com", "http://localhost:3000", "http://[::1]:81", "app+x://host"],
 )
 def test_good_origins_are_let_through(origin: str) -> None:
     """Scheme, host and maybe port, as browsers send them."""
@@ -214,6 +217,10 @@ def test_good_origins_are_let_through(origin: str) -> None:
         "https://*.a.b",
         "https://u@a.b",
         "x:",
+        "https://App.example.com",
+        "https://a.b:443",
+        "http://[::1]:80",
+        "https://a.b:65536",
     ],
 )
 def test_bad_origins_are_named(origin: str) -> None:
