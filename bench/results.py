@@ -104,12 +104,13 @@ class Results(msgspec.Struct):
 def ratio(above: Figure | None, below: Figure | None, *, paired: bool = True) -> Ratio | None:
     """Return `above` over `below`, repeat by repeat if they were measured in turn.
 
-    Not paired, the spread is what both spreads allow.
+    Not paired, the spread is what both spreads allow; so it is where one of them has fewer repeats
+    (it was saturated before), as nobody knows which.
     """
     if above is None or below is None or min(below.values) <= 0:
         return None
-    if paired:
-        ratios = [a / b for a, b in zip(above.values, below.values, strict=False)]
+    if paired and len(above.values) == len(below.values):
+        ratios = [a / b for a, b in zip(above.values, below.values, strict=True)]
         return Ratio(statistics.median(ratios), min(ratios), max(ratios))
     return Ratio(
         above.median / below.median,

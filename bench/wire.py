@@ -160,8 +160,9 @@ class Client(asyncio.Protocol):
             self._transport.abort()
 
     def forget(self) -> None:
-        """Forget what came."""
+        """Forget what came, and what was told."""
         self.numbers, self.times, self.counts = [], [], []
+        self.dropped_told = 0
 
     def _upgrade(self, data: bytes) -> None:
         head, end, rest = data.partition(b"\r\n\r\n")

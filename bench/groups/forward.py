@@ -35,6 +35,8 @@ async def _one(
     settings, target = bench.settings, stage.target
     assert isinstance(target, Product)
     reader = target.reader()
+    if not reader:
+        raise RuntimeError(f"{stage.name}: nobody reads the stream, so no host is the local one")
     per_delivery: dict[str, float] = {}
     for where in ("local", "remote"):
         doors = [h.http_port for h in target.hosts if (h.name == reader) is (where == "local")]

@@ -26,5 +26,9 @@ async def measure(bench: Bench) -> None:
             percent = sum(idled.cpu.values()) / idled.seconds * 100
             case = f"{settings.idle_clients} idle"
             bench.results.add(NAME, case, stage.name, cpu_pct_of_core=percent, ended=idled.ended)
+            if idled.ended:
+                bench.results.note(
+                    f"idle: {idled.ended} connections of {stage.name} ended meanwhile"
+                )
             bench.say(f"idle {settings.idle_clients}  {stage.name:<14} {percent:.2f} % of a core")
             await stage.drop()

@@ -38,13 +38,13 @@ async def measure(bench: Bench) -> None:
 
 
 async def _grow(bench: Bench, stage: Stage, variant: str, *, deflate: bool = False) -> None:
-    before = await _pss(stage)
+    before = await _pss(stage, bench)
     connected = 0
     for size in sorted(bench.settings.memory_sizes):
         clients = idle_clients(stage, connected, size)
         await stage.connect([offering(who) for who in clients] if deflate else clients)
         connected = size
-        kib = (await _pss(stage) - before) / size / 1024
+        kib = (await _pss(stage, bench) - before) / size / 1024
         bench.results.add(NAME, f"{size} idle", variant, pss_kib=kib)
         bench.say(f"memory {size:>6}  {variant:<14} {kib:.1f} KiB a connection")
     await stage.drop()
@@ -70,6 +70,8 @@ def offering(who: Who) -> Who:
     return msgspec.structs.replace(who, head=offer, chat="chat-1")
 
 
-async def _pss(stage: Stage) -> int:
+async def _pss(stage: Stage, bench: Bench) -> int:
     idled = await stage.ask(Idle(_SETTLE_SECONDS, stage.target.processes()), Idled)
+    if idled.ended:
+        bench.results.note(f"memory: {idled.ended} connections of {stage.name} ended meanwhile")
     return sum(idled.pss.values())

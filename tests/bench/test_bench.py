@@ -11,7 +11,7 @@ import pytest
 from bench.against import Against, over_floor
 from bench.results import Figure, Results, ratio
 from bench.table import rows
-from bench.wire import client_frame, parse
+from bench.wire import Client, Shared, client_frame, parse
 from daisi_ws.domain.wire import text_frame
 from tests.cluster import ROOT
 
@@ -86,6 +86,10 @@ def test_ratios_are_of_the_same_repeat() -> None:
     unpaired = ratio(above, below, paired=False)
     assert unpaired is not None
     assert (unpaired.low, unpaired.high) == (1.0, 9.0)
+    below.values.pop(0)  # it was saturated in some repeat: which one is not known
+    fewer = ratio(above, below)
+    assert fewer is not None
+    assert (fewer.median, fewer.low, fewer.high) == (2.0, 1.0, 3.0)
 
 
 def test_an_earlier_result_is_compared(results: Results) -> None:
@@ -98,6 +102,18 @@ def test_an_earlier_result_is_compared(results: Results) -> None:
     figure = results.find("path", "100/s", "floor", "cpu_us")
     assert figure is not None
     assert over_floor(results, figure) is None
+
+
+async def test_a_run_is_not_blamed_for_drops_of_the_one_before() -> None:
+    """Clients stay for many runs; what one of them was told counts once."""
+    client = Client(Shared(), b"", b"")
+    client.data_received(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+    client.data_received(
+        text_frame(b'{"type":"error","payload":{"code":"EventsDropped","dropped":3}}')
+    )
+    assert client.dropped_told == 1
+    client.forget()
+    assert client.dropped_told == 0
 
 
 def test_the_load_takes_frames_apart() -> None:
