@@ -152,7 +152,10 @@ async def _sample(on: Stage) -> None:
 
 
 async def _settle(on: Stage) -> None:
-    """Wait until everybody is connected, and nothing has come for a while."""
+    """Wait until everybody is connected, and nothing has come for a while.
+
+    Who is not by then is a problem: of a client without positions nothing more would be demanded.
+    """
     deadline = time.monotonic() + _SETTLE_SECONDS
     seen, quiet_since = -1, time.monotonic()
     while time.monotonic() < deadline:
@@ -163,6 +166,11 @@ async def _settle(on: Stage) -> None:
         elif time.monotonic() - quiet_since > _QUIET_SECONDS:
             return
         await asyncio.sleep(0.25)
+    away = [w.account.name for w in on.crowd.watchers if not w.connected]
+    if away:
+        on.problems.append(
+            f"not connected {_SETTLE_SECONDS:g} s after the last fault: {', '.join(sorted(away))}"
+        )
 
 
 def _line(band: Band) -> str:

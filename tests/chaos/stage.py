@@ -113,7 +113,10 @@ class Stage:
             await asyncio.sleep(0.3)
 
     async def revive(self, host: Host) -> None:
-        """Start a host as a manager would: again and again until it stays."""
+        """Start a host as a manager would: again and again until it stays.
+
+        :raises AssertionError: it does not; with the end of its log.
+        """
         for _ in range(20):
             if host.returncode is not None:
                 await host.wait()
@@ -127,6 +130,7 @@ class Stage:
                 await asyncio.sleep(0.5)
             else:
                 return
+        raise AssertionError(host.report("ends again and again"))
 
     async def all_ready(self) -> None:
         """Return once every worker says READY.
