@@ -112,8 +112,9 @@ def main(
     out = out or ROOT / ".tmp" / "bench" / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     out.mkdir(parents=True, exist_ok=True)
     _allow_many_sockets()
-    # An end that is asked for politely ends what was started, too.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # An end that is asked for politely ends what was started, too; not by way of SIGINT, which
+    # shells have jobs in the background ignore.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with resolve(against) as other:
         settings = msgspec.convert(
             {

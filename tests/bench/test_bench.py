@@ -116,6 +116,24 @@ async def test_a_run_is_not_blamed_for_drops_of_the_one_before() -> None:
     assert client.dropped_told == 0
 
 
+async def test_sigterm_ends_a_run_in_the_background(tmp_path: Path) -> None:
+    """Scripts start jobs in the background with SIGINT ignored."""
+    bench = f"trap '' INT; exec {sys.executable} -m bench idle --idle-clients 10 --out {tmp_path}"
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", bench),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    while b"starting product" not in (line := await process.stdout.readline()):
+        assert line, "it ended by itself"
+    process.terminate()
+    await process.stdout.read()
+    assert await process.wait() != 0
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_the_load_takes_frames_apart() -> None:
     """Several frames in one piece, the last of them cut off; long and short ones."""
     events = [
