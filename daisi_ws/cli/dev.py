@@ -29,6 +29,7 @@ from daisi_ws.cli.wording import plural
 from daisi_ws.client import client_session
 from daisi_ws.client.ending import ClientProblem
 from daisi_ws.client.publisher import NotStored, Publisher
+from daisi_ws.config import ConfigError
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.embedded import EmbeddedServerError, Servers
 
@@ -86,6 +87,10 @@ def dev_command(*, workers: int, once: bool, http_port: int, keep: Path | None) 
             run(_show(gateway, workers, once, set_aside))
     except EmbeddedServerError as error:
         raise Failure(error.message, error.log) from None
+    except ConfigError as error:
+        # Only a file that was kept can be wrong: this program has written it.
+        kept = f"{keep}/gateway/config.yaml cannot be gone on with: remove it"
+        raise Failure(kept, str(error)) from None
 
 
 def _start(stack: ExitStack, workers: int, http_port: int, keep: Path | None) -> GatewayProcess:

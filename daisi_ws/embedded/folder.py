@@ -42,10 +42,15 @@ class Folder:
 def given_folder(path: Path) -> Folder:
     """Lock a folder that the caller keeps, made with mode 0700 if it is missing.
 
-    :raises EmbeddedServerError: it is in use by another embedded server.
+    :raises EmbeddedServerError: it is in use by another embedded server, or cannot be written to.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = _try_lock(path / _LOCK, os.O_CREAT)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _try_lock(path / _LOCK, os.O_CREAT)
+    except OSError as error:
+        raise EmbeddedServerError(
+            f"{path} cannot be used: {error.strerror}; name another folder"
+        ) from None
     if lock is None:
         raise EmbeddedServerError(
             f"{path} is in use by another embedded server: stop it or name another folder"

@@ -171,6 +171,17 @@ async def test_kept_keys_and_data_are_gone_on_with(tmp_path: Path) -> None:
     assert min(sequences) == 10
 
 
+async def test_a_kept_file_that_is_damaged_is_told(tmp_path: Path) -> None:
+    """Code 1 and the file, without a traceback."""
+    config = tmp_path / "kept" / "gateway" / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.touch()
+    result = await daisi_ws("dev", "--once", "--keep", str(tmp_path / "kept"))
+    assert result.code == 1
+    assert str(config) in result.err
+    assert "Traceback" not in result.err
+
+
 def visitor(name: str, kinds: set[str], *event_ids: str) -> Visitor:
     client = ReferenceClient("http://gateway", "key", "token")
     arrivals = [Arrival(event_id, None, 0.0) for event_id in event_ids]

@@ -37,6 +37,13 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     folder.release()
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """A sentence with the folder and the reason, not a bare error of the system."""
+    (tmp_path / "file").touch()
+    with pytest.raises(EmbeddedServerError, match="file/below cannot be used: Not a directory"):
+        given_folder(tmp_path / "file" / "below")
+
+
 def test_leftovers_of_the_dead_are_removed_and_nothing_else(tmp_path: Path) -> None:
     """Only an unlocked private folder of an earlier run goes."""
     dead, other, link = tmp_path / f"{PREFIX}dead", tmp_path / "other", tmp_path / f"{PREFIX}link"
