@@ -64,7 +64,7 @@ class LegacyForwarder:
             pod.start(_address(pod_id, self._port))
         try:
             request = request_of(subject, text, self._pod_id)
-        except (ValueError, OverflowError) as problem:
+        except ValueError as problem:
             pod.lost(f"an event has no form there: {problem}")
             return
         pod.put(request, request_id)

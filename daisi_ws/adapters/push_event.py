@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final, TypeAlias
 
 import msgspec
+from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from daisi_ws.adapters.pb.dws_message_fwd_pb2 import EnrichedEventPayloadMessage, PushEventRequest
@@ -70,11 +71,20 @@ def request_of(subject: str, text: bytes, source: str) -> PushEventRequest:
     :param subject: as published.
     :param text: the JSON text of the frame, made by :func:`daisi_ws.domain.event.event_text`.
     :param source: this pod's ID.
-    :raises ValueError: it is no event.
+    :raises ValueError: it is no event, or one that has no such form: a number beyond doubles, or
+        arrays and objects nested more deeply than protobuf allows.
     """
     address = subjects.parse(subject)
     if address is None:
         raise ValueError(f"{subject!r} is no event's subject")
+    try:
+        return _request_of(address, text, source)
+    # None of them is a ValueError.
+    except (DecodeError, OverflowError, RecursionError) as problem:
+        raise ValueError(str(problem)) from None
+
+
+def _request_of(address: subjects.Address, text: bytes, source: str) -> PushEventRequest:
     fields = msgspec.json.decode(_frame.decode(text).payload)
     message = EnrichedEventPayloadMessage(
         event_id=fields["event_id"], company_id=fields["company_id"], event_type=address.event_type

@@ -228,11 +228,23 @@ async def test_an_idle_channel_is_closed_and_made_again(old: OldPod, metrics: Me
     await forwarder.aclose()
 
 
+@pytest.mark.parametrize(
+    "value_text",
+    [
+        b"1" + b"0" * 400,
+        b"1" + b"0" * 5000,
+        b"1e999",
+        b"[" * 60 + b"]" * 60,
+        b"[" * 600 + b"]" * 600,
+    ],
+    ids=["beyond-double", "long", "exponent", "deep", "deeper"],
+)
 async def test_an_event_that_a_struct_cannot_hold_is_counted(
-    forwarder: LegacyForwarder, old: OldPod, metrics: Metrics
+    forwarder: LegacyForwarder, old: OldPod, metrics: Metrics, value_text: bytes
 ) -> None:
-    """A number beyond doubles is lost for that pod; the next event arrives."""
-    huge = b'{"event_id":"e1","company_id":"acme","row_data":{"n":1' + b"0" * 400 + b"}}"
+    """A number beyond doubles, or what is nested too deeply, is lost for that pod, and nothing is
+    raised to who hands it on to others as well; the next event arrives."""
+    huge = b'{"event_id":"e1","company_id":"acme","row_data":{"n":' + value_text + b"}}"
     address = subjects.parse(CHATS)
     assert address is not None
     forwarder.push(OLD, CHATS, event_text(address, huge, 1))
