@@ -38,7 +38,8 @@ class Rates:
         :param burst: tokens at once, 1 or more.
         :returns: 0 if it was taken, else the seconds until one can be.
         """
-        full_at = max(self._full_at.pop(key, now), now)
+        # No bucket is emptier than empty: after a change of the rate one that is may seem so.
+        full_at = min(max(self._full_at.pop(key, now), now), now + burst / rate)
         wait = full_at - now - (burst - 1) / rate
         # Sums of fractions: a token that is a billionth short is there.
         taken = wait <= 1e-9

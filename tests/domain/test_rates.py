@@ -55,6 +55,14 @@ def test_a_changed_limit_applies_at_once() -> None:
     assert taken(rates, "a", 0.0, 10, rate=1, burst=6) == 4
 
 
+def test_a_raised_rate_frees_who_waits() -> None:
+    """Who used up a bucket that fills slowly waits no longer than for a token at the new rate."""
+    rates = Rates()
+    assert taken(rates, "a", 0.0, 60, rate=0.01, burst=50) == 50
+    assert rates.take("a", 1.0, 10, 50) <= 0.1
+    assert taken(rates, "a", 1.1, 10, rate=10, burst=50) == 1
+
+
 def test_who_came_long_ago_is_forgotten() -> None:
     """The table holds who came lately, however many came before."""
     rates = Rates()
