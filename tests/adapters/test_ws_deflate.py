@@ -70,7 +70,6 @@ async def agreed() -> AsyncIterator[tuple[Serving, Wire]]:
         "permessage-deflate",
         "permessage-deflate; client_max_window_bits",
         "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
-        "permessage-deflate; server_max_window_bits=15",
         "x-unknown, permessage-deflate",
     ],
 )
@@ -81,6 +80,15 @@ async def test_an_offer_is_agreed_to(offer: str) -> None:
         assert response.headers["sec-websocket-extensions"] == AGREED
         assert (await wire.message())["type"] == "ready"
         assert (await admitted(running)).deflated
+
+
+async def test_an_offer_that_names_the_window_is_answered_with_it() -> None:
+    """Who asks for a window and is not told of one fails the handshake (section 7.1.2.1)."""
+    async with open_wire(**ON) as (_, wire):
+        response = await shake(wire, "permessage-deflate; server_max_window_bits=15")
+        extensions = response.headers["sec-websocket-extensions"]
+        assert extensions == f"{AGREED}; server_max_window_bits=15"
+        assert (await wire.message())["type"] == "ready"
 
 
 @pytest.mark.parametrize(
