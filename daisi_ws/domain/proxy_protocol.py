@@ -105,7 +105,9 @@ def _binary(data: bytes) -> Header | None:
     size = int.from_bytes(data[14:_HEAD], "big")
     if version != 2 or command not in (_LOCAL, _PROXY):
         raise Malformed(f"version {version}, command {command}")
-    if family not in _ADDRESS_BYTES or transport > _TRANSPORTS:
+    known = family in _ADDRESS_BYTES and transport <= _TRANSPORTS
+    # With LOCAL the family is to be ignored.
+    if command == _PROXY and not known:
         raise Malformed(f"family {family}, transport {transport}")
     if size > LONGEST_V2:
         raise Malformed(f"{size} bytes announced, at most {LONGEST_V2} are taken")

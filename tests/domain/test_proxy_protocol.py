@@ -50,6 +50,8 @@ WHOLE = [
     (v2(b"", 0x00, 0x20), None),
     (v2(IPV4, 0x11, 0x20), None),  # LOCAL: the addresses mean nothing
     (v2(b"xyz", 0x11, 0x20), None),
+    (v2(b"", 0x41, 0x20), None),
+    (v2(b"xyz", 0x13, 0x20), None),
     (v2(b"", 0x00), None),
     (v2(b"anything", 0x00), None),
     (v2(IPV4, 0x12), None),  # a datagram's
