@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from daisi_ws.app.connection import Connection, State
-from daisi_ws.app.doubles import Doubles
+from daisi_ws.app.doubles import NOBODY, Doubles
 from daisi_ws.app.hub import Hub
 from daisi_ws.app.ports import Position
 from daisi_ws.domain import frames, subjects
@@ -167,12 +167,14 @@ class Delivery:
         self.epoch = epoch
         tracing = bool(items) and log.is_enabled_for(logging.DEBUG)
         for item in items:
-            if self._is_new(item.seq, epoch) and self._doubles.is_first(item.text):
-                count = self._deliver(item.seq, item.stored_ns, item.subject, item.text)
-                if tracing:
-                    _tell_delivered(item, count)
-            else:
+            had = self._doubles.take(item.text) if self._is_new(item.seq, epoch) else None
+            if had != NOBODY:
                 self._tally.duplicates += 1
+                if had is None:
+                    continue
+            count = self._deliver(item.seq, item.stored_ns, item.subject, item.text, had)
+            if tracing:
+                _tell_delivered(item, count)
         self.mark = max(self.mark, upto)
         if self._ahead:
             self._ahead = {key: seq for key, seq in self._ahead.items() if seq > self.mark}
@@ -192,12 +194,13 @@ class Delivery:
 
     def deliver_unsequenced(self, event_id: str, subject: str, text: bytes) -> int | None:
         """Deliver an event that has no sequence: an older pod pushed it, and the reader hands it
-        on, too. Whichever comes first counts.
+        on, too. Whichever comes first counts; from the reader it still comes for those who have
+        subscribed meanwhile, as it is after the position that they were told.
 
         :return: to how many; None if it is known already.
         """
         self._doubles.expect()
-        if not self._doubles.first(event_id):
+        if not self._doubles.push(event_id, self._hub.moment):
             return None
         return self._deliver(UNSEQUENCED, self._wall_ns(), subject, text)
 
@@ -235,11 +238,18 @@ class Delivery:
         self.mark = max(self.mark, seq)
         return True
 
-    def _deliver(self, seq: int, stored_ns: int, subject: str, text: bytes) -> int:
+    def _deliver(
+        self, seq: int, stored_ns: int, subject: str, text: bytes, had: int = NOBODY
+    ) -> int:
+        """Hand an event to who wants it; return how many that are.
+
+        :param had: at this moment all who wanted it were given it.
+        """
         address = subjects.parse(subject)
         if address is None:
             return 0
-        wanting = self._hub.match(address)
+        hub = self._hub
+        wanting = hub.match(address) if had == NOBODY else hub.match_since(address, had)
         if not wanting:
             return 0
         frame, deflated = text_frame(text), b""

@@ -16,6 +16,9 @@ LEGACY_SECONDS: Final = 86_400.0
 """For so long after an older pod pushed something, events are remembered by their ID: however
 seldom they come, the older pod and the reader hand on the same ones."""
 
+NOBODY: Final = -1
+"""In place of a moment: nobody has the event."""
+
 _REMEMBERED: Final = 20_000
 _LATEST_BYTES: Final = 1_000_000
 
@@ -29,7 +32,8 @@ class Doubles:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until = 0.0
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        # None: it came from the reader, whoever shall have it has it.
+        self._seen: OrderedDict[str, int | None] = OrderedDict()
         self._latest: deque[bytes] = deque()
         self._size = 0
 
@@ -42,29 +46,39 @@ class Doubles:
         """An older pod pushes."""
         self._until = self._clock() + LEGACY_SECONDS
         for text in self._latest:
-            self.first(event_id_of(text))
+            self._remember(event_id_of(text), None)
         self._latest.clear()
         self._size = 0
 
-    def is_first(self, text: bytes) -> bool:
-        """Remember an event frame's text; False if its event is known already.
+    def push(self, event_id: str, moment: int) -> bool:
+        """Remember an event that an older pod pushes; False if it is known already.
+
+        :param moment: see :attr:`Hub.moment`; who subscribes later does not get it this way.
+        """
+        if event_id in self._seen:
+            return False
+        self._remember(event_id, moment)
+        return True
+
+    def take(self, text: bytes) -> int | None:
+        """Remember an event frame's text that comes from the reader; return at which moment it was
+        given to all who wanted it: :data:`NOBODY` has it, or None, everybody.
 
         The ID is looked for only while older pods push. Until then the newest texts are kept: the
         first one that an older pod pushes may have been among them.
         """
         if self.expected:
-            return self.first(event_id_of(text))
+            event_id = event_id_of(text)
+            had = self._seen.get(event_id, NOBODY)
+            self._remember(event_id, None)
+            return had
         self._latest.append(text)
         self._size += len(text)
         while self._size > _LATEST_BYTES:
             self._size -= len(self._latest.popleft())
-        return True
+        return NOBODY
 
-    def first(self, event_id: str) -> bool:
-        """Remember an event; False if it is known already."""
-        if event_id in self._seen:
-            return False
-        self._seen[event_id] = None
+    def _remember(self, event_id: str, moment: int | None) -> None:
+        self._seen[event_id] = moment
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
-        return True

@@ -10,14 +10,18 @@ from daisi_ws.domain.subjects import Address
 
 class Hub:
     """Connections by interest, by identity and by ID. `add`/`remove` tell whether the pod's
-    interests changed; gauges are read from the index."""
+    interests changed; gauges are read from the index.
+
+    :ivar moment: grows with each subscription.
+    """
 
     def __init__(self) -> None:
-        self._wanting: dict[str, dict[Connection, None]] = {}
+        self._wanting: dict[str, dict[Connection, int]] = {}
         self._sessions: dict[str, Connection] = {}
         self._all: dict[str, Connection] = {}
         self._admins: set[str] = set()
         self.behind: set[Connection] = set()
+        self.moment = 0
 
     def __len__(self) -> int:
         return len(self._all)
@@ -49,7 +53,8 @@ class Hub:
         """Subscribe a connection; True if it is the first here to want this."""
         wanting = self._wanting.setdefault(interest, {})
         first = not wanting
-        wanting[connection] = None
+        self.moment += 1
+        wanting.setdefault(connection, self.moment)
         connection.interests.add(interest)
         return first
 
@@ -77,12 +82,19 @@ class Hub:
         """Return the connections that want an event: the one predicate of delivery."""
         if len(address.interests) == 1:
             return self._wanting.get(address.subject, ())
-        matched: dict[Connection, None] = {}
+        matched: dict[Connection, int] = {}
         for interest in address.interests:
             wanting = self._wanting.get(interest)
             if wanting:
                 matched.update(wanting)
         return matched
+
+    def match_since(self, address: Address, moment: int) -> list[Connection]:
+        """Return those that want an event, and did not at this moment."""
+        since: dict[Connection, int] = {}
+        for interest in address.interests:
+            since.update(self._wanting.get(interest, {}))
+        return [connection for connection, began in since.items() if began > moment]
 
     def connections(self) -> list[Connection]:
         """Return all connections."""

@@ -91,3 +91,21 @@ async def test_what_was_delivered_before_the_first_push_is_known(
         )
         only.parts.delivery.flush()
         assert tab.seqs() == [11]
+
+
+async def test_who_comes_between_both_ways_still_gets_the_event(
+    redis_url: str, nats_url: str
+) -> None:
+    """What an older pod pushed before a client was there comes from the reader, after the position
+    that its `ready` told; who has it already does not get it twice."""
+    async with pod(redis_url, nats_url) as only:
+        early = await only.user("ann")
+        assert only.parts.inbound.push_event(SUBJECT, "e1", payload("e1"), "old") == (
+            "delivered to 1"
+        )
+        late = await only.user("ben")
+        await push(only, 11, "e1")
+        await push(only, 12, "e2")
+        only.parts.delivery.flush()
+        assert len([m for m in early.sink.messages() if m["type"] == "event"]) == 2
+        assert late.seqs() == [11, 12]
