@@ -195,7 +195,8 @@ def _too_large() -> Rejection:
 
 async def _answer_expectation(request: web.BaseRequest) -> None:
     expected = request.headers.get("Expect")
-    if expected is None:
+    # To a client of HTTP/1.0 an interim answer is the final one (RFC 9110 section 10.1.1).
+    if expected is None or request.version < HttpVersion11:
         return
     if expected.lower() != "100-continue":
         raise Rejection(BadRequest("unknown expectation", reason="expectation"), 417, close=True)

@@ -155,6 +155,16 @@ async def test_a_continue_is_sent_to_who_waits_for_it(body: bytes, status: int) 
         assert (await wire.response()).status == status
 
 
+async def test_an_expectation_of_http_1_0_is_ignored() -> None:
+    """There is no interim answer in HTTP/1.0: it would be taken for the final one."""
+    async with open_wire() as (_, wire):
+        wire.send(
+            b"POST /generate-token HTTP/1.0\r\nHost: h\r\nExpect: 100-continue\r\n"
+            b"X-API-Key: %b\r\nContent-Length: 10\r\n\r\n" % KEYS["user"].encode() + b'{"id":"u"}'
+        )
+        assert (await wire.response()).status == 200
+
+
 async def test_other_expectations_and_encodings_are_refused() -> None:
     """No unknown expectation is met; a compressed body is not unpacked, so it is no JSON."""
     async with serving() as running:
