@@ -13,9 +13,8 @@ from daisi_ws.config.schema import ClientTls, Nats, Redis
 RedisKind = Literal["server", "sentinel", "cluster"]
 
 _ORIGIN = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?"
+    r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE
 )
-_WEB_PORTS = {"http": 80, "https": 443}
 _REDIS_KINDS: dict[str | None, RedisKind] = {
     None: "server",
     "+sentinel": "sentinel",
@@ -172,11 +171,4 @@ def is_nats_url(url: str) -> bool:
 
 def is_origin(text: str) -> bool:
     """Whether ``text`` is an origin as browsers send it (RFC 6454, section 6.1), or ``*``."""
-    if text == "*":
-        return True
-    found = _ORIGIN.fullmatch(text)
-    if found is None:
-        return False
-    # Browsers leave out the port that the scheme has anyway: with it no page would ever match.
-    port = found["port"]
-    return not port or (int(port) <= 65_535 and _WEB_PORTS.get(found["scheme"]) != int(port))
+    return text == "*" or _ORIGIN.fullmatch(text) is not None

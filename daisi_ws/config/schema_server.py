@@ -102,8 +102,7 @@ class Server(Section, frozen=True, kw_only=True):
             "Values of the Origin header that browsers may connect from; * allows all. When "
             "empty: the same host, or no Origin header.",
             hot=True,
-            expects="scheme://host[:port] in small letters, without path and without the scheme's "
-            "own port, or *",
+            expects="scheme://host[:port] without path, or *",
             example="https://app.example.com",
         ),
     ] = ()
