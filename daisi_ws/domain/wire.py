@@ -1,8 +1,8 @@
 """WebSocket framing that the gateway does itself (RFC 6455 section 5).
 
 Server frames are built once per event, however many connections get them. Client frames are
-parsed by the library; only what it is lenient about (masking, and a message that begins while
-one with an empty first fragment has not ended) is checked here.
+parsed by the library; only what it is lenient about (masking, a message that begins while one with
+an empty first fragment has not ended, marks of compression where none can be) is checked here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _CLOSE: Final = 0x88
 _PING: Final = 0x89
 _PONG: Final = 0x8A
 _FINAL: Final = 0x80
+_RSV1: Final = 0x40
+"""Of a compressed message: on its first frame only (RFC 7692 section 6.1)."""
 _OPCODE: Final = 0x0F
+_BEGINNINGS: Final = (0x01, 0x02)
 _CONTROL: Final = 0x08
 """Bit of the opcodes of control frames, which may come between fragments."""
 _EXTENDED: Final = {126: 2, 127: 8}
@@ -80,8 +83,9 @@ def _header(first: int, size: int) -> bytes:
 class FrameCheck:
     """Follows a client's byte stream from frame header to frame header.
 
-    A server must fail the connection when a client frame is not masked (section 5.1), and when
-    fragments of a message do not follow one another (section 5.4).
+    A server must fail the connection when a client frame is not masked (section 5.1), when
+    fragments of a message do not follow one another (section 5.4), and when another frame than the
+    first of a message says that it is compressed (RFC 7692 section 6.1).
     `frames` counts the frames that have begun.
     """
 
@@ -105,7 +109,7 @@ class FrameCheck:
 
     def refuses(self, data: bytes) -> bool:
         """Take the next bytes of the stream; True as soon as a frame begins in them that is not
-        masked or not in its turn.
+        masked, not in its turn, or compressed where it cannot be.
         """
         if self._tail:
             data = self._tail + data
@@ -120,6 +124,8 @@ class FrameCheck:
                 break
             if size > 125:
                 size = int.from_bytes(data[at + 2 : body], "big")
+            if first & _RSV1 and first & _OPCODE not in _BEGINNINGS:
+                return True
             if not first & _CONTROL:
                 if (first & _OPCODE == 0) != self._fragmented:
                     return True

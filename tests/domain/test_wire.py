@@ -99,6 +99,14 @@ def test_a_pong_that_comes_alone_is_told(sizes: list[int], size: int) -> None:
     assert not check.is_pong(pong)  # it is a payload's rest that looks like one
 
 
+@pytest.mark.parametrize("opcode", [0xC0, 0x40, 0xC8, 0xC9, 0xCA])
+def test_only_the_first_frame_of_a_message_says_that_it_is_compressed(opcode: int) -> None:
+    """Neither a later fragment nor a control frame does."""
+    check = FrameCheck()
+    assert not check.refuses(client_frame(5, masked=True, opcode=0x41))
+    assert check.refuses(client_frame(5, masked=True, opcode=opcode))
+
+
 @given(sizes=frame_sizes, size=st.sampled_from([0, 1, 125, 126, 70000]), at=cuts)
 def test_an_unmasked_frame_is_found_however_it_is_cut(
     sizes: list[int], size: int, at: list[int]

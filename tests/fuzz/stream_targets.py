@@ -48,8 +48,8 @@ def _cuts(data: bytes) -> Iterator[bytes]:
 
 
 def frame_check(data: bytes) -> bool:
-    """However the stream is cut, the first frame that is unmasked or out of turn is found, and the
-    frames are counted.
+    """However the stream is cut, the first frame that is unmasked, out of turn, or compressed where
+    it cannot be is found, and the frames are counted.
     """
     check = FrameCheck()
     found = any(check.refuses(part) for part in _cuts(data))
@@ -64,6 +64,9 @@ def frame_check(data: bytes) -> bool:
             if len(stream) < head + width:
                 break
             size, head = int.from_bytes(stream[head : head + width], "big"), head + width
+        if stream[at] & 0x40 and stream[at] & 0x0F not in {1, 2}:
+            refused = True
+            break
         if stream[at] & 0x0F < _CONTROL:
             if inside != (stream[at] & 0x0F == 0):
                 refused = True
