@@ -159,6 +159,11 @@ class NatsConsumer(NatsConsumerView):
         if before and not paused:
             self._pull()
 
+    async def pinned(self) -> bool:
+        """See :meth:`Stream.pinned`."""
+        groups = (await self.info()).get("priority_groups") or ()
+        return not groups or any(group.get("pinned_client_id") == self._pin for group in groups)
+
     def stand_by(self) -> None:
         """See :meth:`Stream.stand_by`."""
         self._pin = None

@@ -188,11 +188,17 @@ class Ingest:
         """Become the reader: be known as it, then read what the last one left unacknowledged.
 
         The record is written before the first route is read, with an empty cache: who adds a
-        route either finds us, or we find the route.
+        route either finds us, or we find the route. It ends another reader's, so that it must not
+        be written for a pin that is not ours any more: the other would go on, and whoever
+        subscribed in between be told that nobody reads.
         """
         since, said = self._wall(), ""
         while True:
             try:
+                if not (self._shared or await self._stream.pinned()):
+                    log.info("pinned no more: another pod reads")
+                    self._step_down()
+                    return
                 epoch = await self._claim(stream, since)
                 await self._survey()
                 floor, given_out = await self._stream.outstanding()

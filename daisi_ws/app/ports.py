@@ -418,6 +418,12 @@ class Stream(Protocol):
     async def unread_after(self) -> tuple[int, bool]:
         """Return after which sequence the next reader will begin, and whether one reads now."""
 
+    async def pinned(self) -> bool:
+        """Tell whether the server gives the stream to this pod now.
+
+        What comes on a connection that stood still was sent while it did.
+        """
+
     async def outstanding(self) -> tuple[int, int]:
         """Return after which sequence, and up to which, messages may be unacknowledged."""
 

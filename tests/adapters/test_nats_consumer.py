@@ -122,9 +122,13 @@ async def test_one_pod_reads_everything_in_order(start: Start, nats: NatsClient)
     """Of two pods that stand by one is pinned, with more events than may be outstanding."""
     pods = [await start(), await start()]
     published = await publish(nats, 150)
-    reader = pods[0] if pods[0].pinned else pods[1]
+    reader, other = pods if pods[0].pinned else pods[::-1]
     await reader.until(lambda: len(reader.seqs) == 150)
     assert reader.seqs == published
+    assert reader.consumer is not None
+    assert other.consumer is not None
+    assert await reader.consumer.pinned()
+    assert not await other.consumer.pinned()
     assert sum(pod.pinned for pod in pods) == 1
     assert reader.messages[0].subject == SUBJECT
     assert reader.messages[0].data == b"0"

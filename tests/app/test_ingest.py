@@ -115,6 +115,22 @@ async def test_what_the_last_reader_was_given_precedes_what_is_new(
     await until(lambda: tab.seqs() == left)
 
 
+async def test_a_pin_that_is_over_ends_nobodys_reading(
+    pods: list[InProcessPod], nats: NatsClient, redis: Redis
+) -> None:
+    """What a pod is sent on a connection that stood still may name a pin that it has lost since: it
+    asks the server before it tells everybody that it reads."""
+    reader, other = await roles(pods, nats)
+    tab = await other.user("bob")
+    record = await redis.get("reader:wa_stream")
+    other.parts.ingest.on_pinned(other.parts.jetstream.identity)
+    await until(lambda: other.parts.ingest.state is Reading.STANDBY)
+    assert await redis.get("reader:wa_stream") == record
+    assert reader.parts.ingest.state is Reading.READER
+    seq = await publish(nats)
+    await until(lambda: tab.seqs() == [seq])
+
+
 async def test_a_reader_refused_while_it_reads_routes_reads_again(
     redis_url: str, nats_url: str, nats: NatsClient
 ) -> None:

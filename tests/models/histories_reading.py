@@ -69,7 +69,7 @@ def _succeeded(
         on.universe.slow[f"nats>{pod.pod_id}"] = 0.3
     new = taking_over(on, others)
     chooser = next(pod for pod in others if pod is not new)
-    on.universe.run(0.02)
+    on.universe.run(0.32)  # it has been told that it is pinned, and has claimed the reading
     on.universe.slow[f"grpc {new.pod_id}>{chooser.pod_id}"] = 3.0
     on.choose(tabs[chooser], 0)
     on.universe.run(0.7)

@@ -77,6 +77,10 @@ class StreamServer:
             self._lose_pin()
         self._pump()
 
+    def is_pinned(self, client: Consumer, pin_id: int) -> bool:
+        """Tell whether a client is pinned, and by this pin."""
+        return client is self._pin and pin_id == self._pin_id
+
     def _lose_pin(self) -> None:
         self._pin, self._pin_id = None, 0
 
@@ -177,6 +181,10 @@ class Consumer:
     async def unread_after(self) -> tuple[int, bool]:
         """See :meth:`Stream.unread_after`."""
         return await self._ask(lambda: (self._server.ack_floor, self._server.pinned))
+
+    async def pinned(self) -> bool:
+        """See :meth:`Stream.pinned`."""
+        return await self._ask(lambda: self._server.is_pinned(self, self._pin))
 
     async def outstanding(self) -> tuple[int, int]:
         """See :meth:`Stream.outstanding`."""
