@@ -27,10 +27,11 @@ CHAOS: Final = ROOT / "docs/chaos.md"
 SECURITY: Final = ROOT / "docs/security.md"
 BALANCERS: Final = ROOT / "docs/load-balancers.md"
 TROUBLE: Final = ROOT / "docs/troubleshooting.md"
+PERFORMANCE: Final = ROOT / "docs/performance.md"
 BENCH: Final = ROOT / "bench/README.md"
 BY_HAND: Final = (
     README, CHANGELOG, INDEX, INSTALL, PROTOCOL, OPERATIONS, MONITORING, ARCHITECTURE, DECISIONS,
-    CHAOS, SECURITY, BALANCERS, TROUBLE, BENCH,
+    CHAOS, SECURITY, BALANCERS, TROUBLE, PERFORMANCE, BENCH,
 )  # fmt: skip
 ALL: Final = (*BY_HAND, CONFIGURATION)
 

@@ -495,9 +495,11 @@ class Cut:
     async def _up(
         self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, again: bool
     ) -> None:
+        subscribed = False  # the library may need more than one connection to get that far
         with suppress(ConnectionError):
             while data := await reader.read(65536):
-                if again and (self.subscribed.is_set() or b"SUB " in data):
+                subscribed = subscribed or (again and b"SUB " in data)
+                if subscribed:
                     before, ping, after = data.rpartition(b"PING\r\n")
                     server.write(before if ping else data)
                     self.subscribed.set()
