@@ -126,7 +126,7 @@ def test_ctrl_c_while_it_is_launched_leaves_nothing(
 
     class Interrupted(Child):
         def __init__(self, command: Sequence[str], folder: Path, log: Path) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             super().__init__(command, folder, log)
             pids.extend((self.pid, self.guard_pid))
 
