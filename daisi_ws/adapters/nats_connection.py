@@ -103,6 +103,16 @@ class _Client(Client):  # type: ignore[misc] # the library is not typed
             self.options["tls"] = client_context(self._tls)
         await super()._process_info(info, initial_connection)
 
+    async def _connect_to_server(self, s: Any) -> None:
+        # Where a connection made anew does not answer its first ping in time the library makes
+        # another one; what read and wrote on the first would go on, on this one too.
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        if self._transport:
+            self._transport.close()
+        await super()._connect_to_server(s)
+
 
 class NatsConnection:
     """One connection for everything a worker asks of NATS."""
