@@ -162,7 +162,8 @@ class NatsConsumer(NatsConsumerView):
     async def pinned(self) -> bool:
         """See :meth:`Stream.pinned`."""
         groups = (await self.info()).get("priority_groups") or ()
-        return not groups or any(group.get("pinned_client_id") == self._pin for group in groups)
+        pins = [group.get("pinned_client_id") for group in groups]
+        return self._pin is not None and (not pins or self._pin in pins)
 
     def stand_by(self) -> None:
         """See :meth:`Stream.stand_by`."""

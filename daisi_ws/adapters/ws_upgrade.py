@@ -26,7 +26,7 @@ NO_CONTEXT_TAKEOVER: Final = (
 """Each message is compressed for itself (RFC 7692 section 7.1.1). A client that did not offer so
 has to take it all the same."""
 
-_WHOLE_WINDOW: Final = f"; server_max_window_bits={zlib.MAX_WBITS}"
+_WHOLE_WINDOW: Final = f"server_max_window_bits={zlib.MAX_WBITS}"
 """Who names it in an offer must find it in the answer (section 7.1.2.1)."""
 
 _QUEUED_BYTES: Final = 64 * 1024
@@ -68,7 +68,7 @@ class Upgrade(web.StreamResponse):
             fields["Sec-WebSocket-Protocol"] = SUBPROTOCOL
         if self.deflated:
             offered = headers.get("Sec-WebSocket-Extensions", "")
-            named = _WHOLE_WINDOW if _WHOLE_WINDOW.lstrip("; ") in offered else ""
+            named = f"; {_WHOLE_WINDOW}" if _WHOLE_WINDOW in offered else ""
             fields["Sec-WebSocket-Extensions"] = NO_CONTEXT_TAKEOVER + named
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode()

@@ -99,7 +99,7 @@ async def test_a_reader_that_was_steps_down(
 
 
 async def test_what_the_last_reader_was_given_precedes_what_is_new(
-    pods: list[InProcessPod], nats: NatsClient
+    pods: list[InProcessPod], nats: NatsClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One message of it comes again and pins the next reader: the rest is not waited for."""
     reader, other = await roles(pods, nats)
@@ -110,6 +110,11 @@ async def test_what_the_last_reader_was_given_precedes_what_is_new(
     await reader.parts.stream.resign()
     reader.parts.ingest.stop()
     again = (await other.parts.stream.read(left[0] - 1, left[0]))[0]
+
+    async def pinned() -> bool:
+        return True
+
+    monkeypatch.setattr(other.parts.stream, "pinned", pinned)
     other.parts.ingest.on_pinned(other.parts.jetstream.identity)
     other.parts.ingest.on_received(again)
     await until(lambda: tab.seqs() == left)
