@@ -80,16 +80,21 @@ async def test_a_range_is_read_in_order(stream: JetStream, nats: NatsClient, dir
     assert [message.seq for message in await stream.read(9, 99)] == [10, 11, 12]
 
 
+async def allow_direct(nats: NatsClient, allowed: bool) -> None:
+    """Change the stream without a word to who reads it."""
+    config = (await nats.jetstream().stream_info("wa_stream")).config
+    await nats.jetstream().update_stream(config.evolve(allow_direct=allowed))
+
+
 async def test_a_stream_that_may_not_be_read_directly_any_more_is_read_all_the_same(
     stream: JetStream, nats: NatsClient
 ) -> None:
     """Nobody answers a direct get then: that is not the stream's end."""
     await stream.ensure()
     await publish(nats, 3)
-    config = (await nats.jetstream().stream_info("wa_stream")).config
-    await nats.jetstream().update_stream(config.evolve(allow_direct=False))
+    await allow_direct(nats, False)
     assert [message.seq for message in await stream.read(0, 3)] == [1, 2, 3]
-    await nats.jetstream().update_stream(config.evolve(allow_direct=True))
+    await allow_direct(nats, True)
     await stream.ensure()
     assert stream.allow_direct
 
@@ -100,8 +105,7 @@ async def test_a_server_that_knows_no_batches_is_asked_for_one_after_the_other(
     """Before 2.11 a direct get is answered by one message, and nothing says that it was all."""
     await stream.ensure()
     await publish(nats, 3)
-    config = (await nats.jetstream().stream_info("wa_stream")).config
-    await nats.jetstream().update_stream(config.evolve(allow_direct=False))
+    await allow_direct(nats, False)
 
     async def answer(request: Msg) -> None:
         seq = json.loads(request.data)["seq"]

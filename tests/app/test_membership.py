@@ -18,6 +18,13 @@ from tests.app.pods import InProcessPod, pod, publish, roles, until
 GHOST = "ghost-0-1000000000000"
 
 
+async def acknowledged(reader: InProcessPod, upto: int) -> None:
+    """Wait until nobody would be given these events again."""
+    async with asyncio.timeout(10):
+        while await reader.parts.stream.ack_floor() < upto:
+            await asyncio.sleep(0.01)
+
+
 async def lose_lease(lost: InProcessPod, reader: InProcessPod, redis: Redis) -> None:
     """Have a pod stand still until the others have taken it for dead."""
     await lost.tasks.cancel("membership")
@@ -46,9 +53,7 @@ async def test_a_pod_taken_for_dead_catches_up(
     await until(lambda: tab.seqs() == [before])
     await lose_lease(other, reader, redis)
     missed = [await publish(nats) for _ in range(30)]
-    async with asyncio.timeout(10):
-        while await reader.parts.stream.ack_floor() < missed[-1]:
-            await asyncio.sleep(0.01)
+    await acknowledged(reader, missed[-1])
     assert tab.seqs() == [before]
     other.parts.delivery.shut(False)
     other.tasks.spawn("membership again", other.parts.membership.run())
@@ -67,9 +72,7 @@ async def test_a_pod_whose_refresh_was_done_and_not_answered_catches_up(
     tab = await other.user("bob")
     await lose_lease(other, reader, redis)
     missed = [await publish(nats) for _ in range(5)]
-    async with asyncio.timeout(10):
-        while await reader.parts.stream.ack_floor() < missed[-1]:
-            await asyncio.sleep(0.01)
+    await acknowledged(reader, missed[-1])
     refresh = other.parts.pods.refresh
     other.parts.membership._leased_at -= 100
     lost = 0
@@ -102,9 +105,7 @@ async def test_who_missed_too_much_lets_its_clients_go(
     await lose_lease(other, reader, redis)
     for _ in range(10):
         last = await publish(nats)
-    async with asyncio.timeout(10):
-        while await reader.parts.stream.ack_floor() < last:
-            await asyncio.sleep(0.01)
+    await acknowledged(reader, last)
     other.tasks.spawn("membership again", other.parts.membership.run())
     await until(lambda: tab.sink.closed == [CloseReason.GOING_AWAY])
 
@@ -120,9 +121,7 @@ async def test_what_the_stream_drops_while_it_is_caught_up_leaves_no_hole(
     tab = await other.user("bob")
     await lose_lease(other, reader, redis)
     missed = [await publish(nats) for _ in range(6)]
-    async with asyncio.timeout(10):
-        while await reader.parts.stream.ack_floor() < missed[-1]:
-            await asyncio.sleep(0.01)
+    await acknowledged(reader, missed[-1])
     read = other.parts.stream.read
 
     async def read_late(after: int, upto: int) -> list[Received]:
