@@ -46,12 +46,6 @@ HELLO = Hello("a-0-1")
 
 
 @pytest.fixture
-def inbound() -> Recorder:
-    """What the server hands in to."""
-    return Recorder()
-
-
-@pytest.fixture
 async def channel(inbound: Recorder) -> AsyncIterator[grpc.aio.Channel]:
     """A plain channel to a server."""
     async with (

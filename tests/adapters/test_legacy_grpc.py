@@ -94,12 +94,6 @@ async def old() -> AsyncIterator[OldPod]:
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    """The metrics of the pushing side."""
-    return Metrics()
-
-
-@pytest.fixture
 async def forwarder(old: OldPod, metrics: Metrics) -> AsyncIterator[LegacyForwarder]:
     """The pushing side, with the older pod's port as `server.grpc_port`."""
     made = LegacyForwarder("a-0-1", await old.start(), QUICK, metrics)

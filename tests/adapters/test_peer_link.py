@@ -36,32 +36,6 @@ from tests.adapters.forwarding import (
 
 
 @pytest.fixture
-def inbound() -> Recorder:
-    """The receiver of pod B."""
-    return Recorder()
-
-
-@pytest.fixture
-async def port(inbound: Recorder) -> AsyncIterator[int]:
-    """The gRPC port of pod B."""
-    async with serving(inbound) as (_, bound):
-        yield bound
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    """The metrics of the pushing side."""
-    return Metrics()
-
-
-@pytest.fixture
-async def peers(port: int, metrics: Metrics) -> AsyncIterator[PeersGrpc]:
-    """The pushing side, which finds pod B."""
-    async with peers_of(Addresses(b_0_1=port), metrics=metrics) as made:
-        yield made
-
-
-@pytest.fixture
 async def pod(tmp_path: Path) -> AsyncIterator[PodProcess]:
     """Pod B in a process of its own, which appends what it accepts to `tmp_path/accepted`."""
     process = await PodProcess.start(tmp_path / "accepted")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -31,32 +30,6 @@ from tests.adapters.forwarding import (
     until,
     value,
 )
-
-
-@pytest.fixture
-def inbound() -> Recorder:
-    """The receiver of pod B."""
-    return Recorder()
-
-
-@pytest.fixture
-async def port(inbound: Recorder) -> AsyncIterator[int]:
-    """The gRPC port of pod B."""
-    async with serving(inbound) as (_, bound):
-        yield bound
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    """The metrics of the pushing side."""
-    return Metrics()
-
-
-@pytest.fixture
-async def peers(port: int, metrics: Metrics) -> AsyncIterator[PeersGrpc]:
-    """The pushing side, which finds pod B."""
-    async with peers_of(Addresses(b_0_1=port), metrics=metrics) as made:
-        yield made
 
 
 class TestPushing:

@@ -18,6 +18,7 @@ from nats.js.errors import Error as JetStreamError
 from redis.exceptions import RedisError
 
 from daisi_ws.client import admin_url, user_url
+from daisi_ws.embedded import NatsServer, RedisServer
 from tests.chaos.proxies import Remote
 from tests.chaos.stage import (
     CONSUMER,
@@ -148,15 +149,7 @@ async def host_gone(at: Strike) -> str:
 
 @fault("redis", "connections stay, events flow to all known pods; new sessions wait")
 async def redis_restarted(at: Strike) -> str:
-    how = at.chance.choice(["stopped", "killed"])
-    server = at.on.redis_server
-    if how == "killed":
-        await asyncio.to_thread(server.kill)
-        await asyncio.sleep(at.seconds(0.0, 3.0))
-        await asyncio.to_thread(server.start)
-    else:
-        await asyncio.to_thread(server.restart)
-    return f"{how}, with its data"
+    return f"{await _restart(at, at.on.redis_server)}, with its data"
 
 
 @fault("redis", "all locks and routes are set again within 1.5 s; no event is missed meanwhile")
@@ -214,15 +207,7 @@ async def redis_cut_from_host(at: Strike) -> str:
 
 @fault("nats", "nothing to read; then on from the acknowledgement floor")
 async def nats_restarted(at: Strike) -> str:
-    how = at.chance.choice(["stopped", "killed"])
-    server = at.on.nats_server
-    if how == "killed":
-        await asyncio.to_thread(server.kill)
-        await asyncio.sleep(at.seconds(0.0, 3.0))
-        await asyncio.to_thread(server.start)
-    else:
-        await asyncio.to_thread(server.restart)
-    return how
+    return await _restart(at, at.on.nats_server)
 
 
 @fault("nats", "noticed by missing pongs; then on from the acknowledgement floor")
@@ -439,6 +424,17 @@ async def _disturb(at: Strike, do: Callable[[Remote], None], how: str) -> str:
         proxy.heal()
     whom = "all slots" if slot == slots else f"slot {slot}"
     return f"to {at.pair.host.name} {whom}, {how}, {lasts:.1f} s"
+
+
+async def _restart(at: Strike, server: RedisServer | NatsServer) -> str:
+    how = at.chance.choice(["stopped", "killed"])
+    if how == "killed":
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(at.seconds(0.0, 3.0))
+        await asyncio.to_thread(server.start)
+    else:
+        await asyncio.to_thread(server.restart)
+    return how
 
 
 def _break(at: Strike, proxies: list[Remote]) -> str:
