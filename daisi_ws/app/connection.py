@@ -195,15 +195,12 @@ class Connection:
         outbox.max_count = max(outbox.max_count, max_count)
         outbox.max_bytes = max(outbox.max_bytes, max_bytes)
 
-    def release(self, told: bytes, recovery: Recovery, *, whole: bool) -> None:
-        """Go on: the message `told`, then what was missed and what was held, in order.
-
-        :param whole: what was missed is all that this connection is subscribed to.
-        """
+    def release(self, told: bytes, recovery: Recovery) -> None:
+        """Go on: the message `told`, then what was missed and what was held, in order."""
         if self.state is _CLOSED:
             return
-        upto = recovery.upto if whole else 0
-        self.outbox.merge(recovery.events, upto, text_frame(told))
+        upto = recovery.upto if recovery.whole else 0
+        self.outbox.merge([*recovery.events, *recovery.others], upto, text_frame(told))
         held = self._held
         if held:
             self.dropped += self.outbox.untold

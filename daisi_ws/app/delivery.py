@@ -64,7 +64,7 @@ class Delivery:
         self._scheduled = False
         self._freed = False
         self._recent: OrderedDict[int, None] = OrderedDict()
-        self._ahead: dict[tuple[Connection, str], int] = {}
+        self._ahead: dict[Connection, int] = {}
         self._doubles = Doubles(clock)
         self._deflater = Deflater()
         self._on_accepted: list[Callable[[], None]] = []
@@ -125,15 +125,17 @@ class Delivery:
             return self.point
         return Point(self.stream, max(where.seq, self.mark))
 
-    def has(self, connection: Connection, upto: int, subject: str = "") -> None:
+    def has(self, connection: Connection, upto: int) -> None:
         """Note that a connection has, or never had to get, everything up to `upto`.
 
         The reader's word may overtake events that are on their way here: they come too late.
-
-        :param subject: only events of this subject; empty for all.
         """
-        if upto > self.mark:
-            self._ahead[connection, subject] = upto
+        if upto > self.had(connection):
+            self._ahead[connection] = upto
+
+    def had(self, connection: Connection) -> int:
+        """Return the sequence up to which a connection was given, or need not get, everything."""
+        return max(self.mark, self._ahead.get(connection, 0))
 
     async def wait_open(self) -> None:
         """Wait while this pod catches up on its own, or is held: pushed events come after that."""
@@ -177,7 +179,7 @@ class Delivery:
                 _tell_delivered(item, count)
         self.mark = max(self.mark, upto)
         if self._ahead:
-            self._ahead = {key: seq for key, seq in self._ahead.items() if seq > self.mark}
+            self._ahead = {c: seq for c, seq in self._ahead.items() if seq > self.mark}
         return self.accepted_upto()
 
     def accept_and_flush(self, epoch: int, stream: str, upto: int, items: list[Item]) -> int:
@@ -255,7 +257,7 @@ class Delivery:
         frame, deflated = text_frame(text), b""
         count = 0
         for connection in wanting:
-            if self._ahead and self._comes_late(connection, subject, seq):
+            if self._ahead and 0 < seq <= self._ahead.get(connection, 0):
                 continue
             if connection.deflated:
                 deflated = deflated or self._deflater.text_frame(text)
@@ -266,10 +268,6 @@ class Delivery:
         self._tally.delivered += count
         self._timings.append((stored_ns, count))
         return count
-
-    def _comes_late(self, connection: Connection, subject: str, seq: int) -> bool:
-        ahead = (self._ahead.get((connection, key), 0) for key in ("", subject))
-        return 0 < seq <= max(ahead)
 
     # -- the end of the loop turn -----------------------------------------------------------------
 

@@ -8,6 +8,7 @@ to where the connection is complete, or further, if the outbox could not hold ev
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import structlog
 
@@ -125,12 +126,10 @@ class Resumption:
         stream = self._delivery.stream
         seq = recovery.after if recovery.recovered else position.seq_in(stream)
         told = frames.resumed(stream, seq, recovery, message_id=message_id, chat_id=chat_id)
-        connection.release(told, recovery, whole=chat_id is None)
-        subject = "" if chat_id is None else connection.chat or ""
-        if recovery.recovered and bool(subject) == (chat_id is not None):
-            self._delivery.has(connection, recovery.upto, subject)
-            if not subject:
-                connection.has(Point(stream, recovery.upto))
+        connection.release(told, recovery)
+        if recovery.recovered:
+            self._delivery.has(connection, recovery.upto)
+            connection.has(Point(stream, recovery.upto))
         return seq
 
     async def _recover(
@@ -138,16 +137,49 @@ class Resumption:
     ) -> Recovery:
         if self._shared:
             return Recovery("unordered")
-        stream = self._delivery.stream
+        stream, had = self._delivery.stream, self._delivery.had(connection)
         upto = max(position.seq_in(stream), self._delivery.mark)
         try:
-            recovery = await self._replays.read(interests, claim, stream, upto)
+            recovery = await self._read(connection, interests, claim, Point(stream, upto), had)
             while upto < connection.outbox.dropped_upto:
                 upto = connection.outbox.dropped_upto
-                recovery = await self._replays.read(interests, claim, stream, upto)
+                recovery = await self._read(connection, interests, claim, Point(stream, upto), had)
         except NotRecovered as refused:
             return Recovery(refused.reason)
         return recovery if self._delivery.stream == stream else Recovery("other_stream")
+
+    async def _read(
+        self,
+        connection: Connection,
+        interests: Collection[str],
+        claim: Claim,
+        upto: Point,
+        had: int,
+    ) -> Recovery:
+        """Read what came after the claim, and what that would overtake.
+
+        The reader, whose word a thread is read up to, may be ahead of what it has given this pod:
+        for long, if it does not reach it. A client that got the thread's events first would take
+        the others for had, should its connection end before they come.
+
+        :param had: up to here the connection had everything that it was subscribed to.
+        :raises NotRecovered: something of it is not to be had.
+        """
+        recovery = await self._replays.read(interests, claim, upto.stream, upto.seq)
+        others = connection.interests.difference(interests)
+        if not others:
+            return replace(recovery, whole=True)
+        if recovery.upto <= had:
+            return recovery
+        since = Claim(had, upto.stream)
+        try:
+            rest = await self._replays.read(others, since, upto.stream, recovery.upto)
+        except NotRecovered as refused:
+            # That is not about the position which the client claims: it may ask again.
+            passing = refused.reason if refused.reason == "unavailable" else "busy"
+            raise NotRecovered(passing) from None
+        lost = 0 < connection.outbox.dropped_from <= had
+        return replace(recovery, others=rest.events, whole=not lost)
 
     def _count(self, connection: Connection, recovery: Recovery) -> None:
         self._metrics.resumes.labels(recovery.reason or "recovered").inc()

@@ -141,6 +141,11 @@ class Outbox:
         """Return the newest sequence that was dropped and is not told yet, 0 if none was."""
         return self._last
 
+    @property
+    def dropped_from(self) -> int:
+        """Return the oldest sequence that was dropped and is not told yet, 0 if none was."""
+        return self._first
+
     def discard_upto(self, seq: int) -> None:
         """Forget the events at or before `seq`: a joining connection is complete from there."""
         self._frames = [entry for entry in self._frames if not 0 <= entry[0] <= seq]

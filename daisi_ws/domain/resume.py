@@ -65,12 +65,17 @@ class Recovery:
     :param reason: why nothing is given; None: recovered.
     :param after: the claimed sequence.
     :param upto: what was missed up to here is among the events.
+    :param others: of what else the client is subscribed to, what its pod has not been given yet:
+        the events would overtake it.
+    :param whole: nothing up to `upto` is missing of all that the client is subscribed to.
     """
 
     reason: Reason | None = None
     after: int = 0
     upto: int = 0
     events: Sequence[Replayed] = ()
+    others: Sequence[Replayed] = ()
+    whole: bool = False
 
     @property
     def recovered(self) -> bool:

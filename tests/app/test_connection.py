@@ -113,7 +113,7 @@ def test_who_does_not_read_is_not_held(*, behind: bool) -> None:
     assert not connection.held
     assert (made.outbox.max_count, made.outbox.max_bytes) == (3, 10_000)
     made.sink.waiting = BACKLOG_BYTES + 1
-    connection.release(b'{"type":"resumed"}', Recovery("busy"), whole=True)
+    connection.release(b'{"type":"resumed"}', Recovery("busy"))
     assert not made.sink.written
     assert connection.take(2.0) == b""
     assert connection.behind_since is not None

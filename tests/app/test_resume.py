@@ -17,6 +17,7 @@ from daisi_ws.adapters import nats_stream
 from daisi_ws.app import replay
 from daisi_ws.app.connection import BACKLOG_BYTES, Connection
 from daisi_ws.app.ports import Position, ReaderRecord, Received
+from daisi_ws.config import Resume
 from daisi_ws.domain.errors import SubscriptionFailure
 from daisi_ws.domain.frames import SelectChat
 from daisi_ws.domain.resume import Claim
@@ -149,6 +150,45 @@ async def test_who_is_ahead_of_its_pod_resumes_all_the_same(
     await tab.choose("chat-1", Claim(missed[0] - 1))
     other.parts.delivery.shut(False)
     await until(lambda: tab.seqs() == [*missed, *of_thread])
+
+
+async def test_a_thread_overtakes_nothing_that_its_pod_was_not_given(
+    pods: list[InProcessPod], nats: NatsClient
+) -> None:
+    """The reader answers, and does not reach the pod. Who comes back to another one with the
+    highest sequence it has seen would miss the rest."""
+    reader, other = await roles(pods, nats)
+    tab = await other.user("ann")
+    known = await publish(nats)
+    await until(lambda: tab.seqs() == [known])
+    other.parts.delivery.shut(True)
+    missed = [await publish(nats, kind) for kind in ("chats", "messages.chat-1") * 3]
+    await until(lambda: reader.parts.ingest.position == missed[-1])
+    await tab.choose("chat-1", Claim(known))
+    assert tab.seqs() == [known, *missed]
+    resumed = next(m for m in tab.sink.messages() if m["type"] == "resumed")
+    assert (resumed["recovered"], resumed["replayed"]) == (True, 3)
+    other.parts.delivery.shut(False)
+    live = [await publish(nats, kind) for kind in ("messages.chat-1", "chats")]
+    await until(lambda: tab.seqs() == [known, *missed, *live])
+
+
+async def test_a_thread_is_not_given_where_it_would_overtake_too_much(
+    pods: list[InProcessPod], nats: NatsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its pod was not given is more than is given again: the client may ask again later."""
+    reader, other = await roles(pods, nats)
+    monkeypatch.setattr(other.parts.replays, "_settings", lambda: Resume(max_events=3))
+    tab = await other.user("ann")
+    other.parts.delivery.shut(True)
+    first = await publish(nats, "messages.chat-1")
+    others = [await publish(nats) for _ in range(4)]
+    await until(lambda: reader.parts.ingest.position == others[-1])
+    await tab.choose("chat-1", Claim(first - 1))
+    resumed = next(m for m in tab.sink.messages() if m["type"] == "resumed")
+    assert (resumed["recovered"], resumed["reason"], tab.seqs()) == (False, "busy", [])
+    other.parts.delivery.shut(False)
+    await until(lambda: tab.seqs() == others)
 
 
 @pytest.mark.parametrize("claimed", [True, False])

@@ -246,8 +246,12 @@ class Account:
             self.foreign.append((kind, seq))
             return
         lane = chat if self.positions else ""
-        if seq <= self._lanes.get(lane, -1) and not self._is_given_late(seq):
-            self.disordered.append((lane, self._lanes[lane], seq))
+        passed = self._lanes.get(lane, -1)
+        if self.positions and not of_thread:
+            # Only what a thread missed comes late: nothing may overtake the list.
+            passed = max(passed, stretch.top)
+        if seq <= passed and not self._is_given_late(seq):
+            self.disordered.append((lane, passed, seq))
         self._lanes[lane] = max(seq, self._lanes.get(lane, -1))
         stretch.top = max(stretch.top, seq)
         if of_thread:

@@ -159,6 +159,17 @@ def test_a_thread_that_was_too_busy_may_be_given_later() -> None:
     assert judge(client, stream).verdict == Verdict()
 
 
+def test_a_thread_overtakes_nothing() -> None:
+    """What it missed comes late; of the list, nothing does."""
+    client = account()
+    client.chose("one", 20)
+    got(client, 22)
+    got(client, 21, 25, group=ONE)
+    stream = published(chats=[22, 24], one=[21, 25])
+    got(client, 24)
+    assert judge(client, stream).verdict == Verdict(disordered=1)
+
+
 def test_a_thread_may_be_too_busy_more_than_once() -> None:
     """Asked for again on the same connection, what was missing is still the same."""
     client = account()
