@@ -28,15 +28,17 @@ class Lazy:
     :param module: where it is defined.
     :param attribute: its name there.
     :param about: one line for the list of commands.
+    :param supervises: it has a meaning for signals that would end another command.
     """
 
     module: str
     attribute: str
     about: str
+    supervises: bool = False
 
 
 COMMANDS = {
-    "serve": Lazy("daisi_ws.cli.serve", "serve_command", "Run the gateway on this host."),
+    "serve": Lazy("daisi_ws.cli.serve", "serve_command", "Run the gateway on this host.", True),
     "dev": Lazy("daisi_ws.cli.dev", "dev_command", "Run and show everything on one machine."),
     "token": Lazy("daisi_ws.cli.token_cmd", "token_group", "Make and explain tokens."),
     "publish": Lazy("daisi_ws.cli.publish_cmd", "publish_command", "Put events into the stream."),
@@ -62,6 +64,16 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{lazy.module}:{lazy.attribute} is no command")
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Import the command that is to run; one that supervises minds its signals before that."""
+        if (lazy := COMMANDS.get(args[0])) is not None and lazy.supervises:
+            from daisi_ws.cli.early import coming_up  # noqa: PLC0415 - of no use to the others
+
+            ctx.with_resource(coming_up())
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""

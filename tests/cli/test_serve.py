@@ -11,10 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import pytest
 from click.testing import CliRunner
@@ -166,6 +166,44 @@ def test_serves_and_stops(folder: Path) -> None:
         assert serve.wait_for("all workers ready")["workers"] == 3
         assert serve.stop() == 0
         assert serve.wait_for("supervisor stopped")["exit_code"] == 0
+
+
+def test_signals_for_the_supervisor_harm_nothing_before_it_is_there(folder: Path) -> None:
+    """SIGHUP and SIGUSR2 while the configuration is read do not end it; later ones are heeded."""
+    with _reading(folder) as (serve, config):
+        serve.process.send_signal(signal.SIGHUP)
+        serve.process.send_signal(signal.SIGUSR2)
+        config.close()
+        serve.ask()
+        serve.process.send_signal(signal.SIGHUP)
+        serve.wait_for("configuration reloaded")
+        assert serve.stop() == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_is_stopped_before_it_has_begun(folder: Path, signum: signal.Signals) -> None:
+    """While the configuration is read a stop ends it at once, as asked, without a word."""
+    with _reading(folder) as (serve, _):
+        serve.process.send_signal(signum)
+        assert serve.exit_code() == 0
+        assert serve.text == ""
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[tuple[Serve, BinaryIO]]:
+    """Start it, and have it wait for the rest of its configuration.
+
+    Yields it, and what it waits for: a named pipe, in whose place the next reader finds a file.
+    """
+    pipe, file = folder / "config.yaml", folder / "next.yaml"
+    os.mkfifo(pipe)
+    with (
+        Serve(folder, "--workers", "1", "--config", str(pipe)) as serve,
+        pipe.open("wb") as config,  # waits for who reads
+    ):
+        file.touch()
+        file.replace(pipe)
+        yield serve, config
 
 
 def test_running_supervisor_has_no_client_library_in_its_memory(folder: Path) -> None:
