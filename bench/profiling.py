@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
 import signal
@@ -15,7 +14,7 @@ from typing import Final, Self
 
 from bench.procfs import family
 from bench.settings import Settings
-from bench.targets import Target
+from bench.targets import EACH, Target
 
 TOOLS: Final = ("py-spy", "perf", "memray")
 _INSTALL: Final = f"{sys.executable} -m pip install -e '.[bench]'"
@@ -90,7 +89,10 @@ class Profiler:
 
 
 def wrapper(tool: str, out: Path) -> list[str]:
-    """Return what goes between `python` and `-m daisi_ws` so that a tool sees the whole life."""
+    """Return what goes between `python` and `-m daisi_ws` so that a tool sees the whole life.
+
+    Each start of a host has a file of its own, each worker one beside it (`.bin.PID`).
+    """
     if tool != "memray":
         return []
     folder = out / "profiles"
@@ -102,5 +104,5 @@ def wrapper(tool: str, out: Path) -> list[str]:
         "--follow-fork",
         "-f",
         "-o",
-        f"{folder}/memray-{os.getpid()}.bin",
+        f"{folder}/memray-{EACH}.bin",
     ]

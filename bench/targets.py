@@ -7,6 +7,7 @@ in turn.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import subprocess
 import sys
@@ -29,6 +30,10 @@ from tests.cluster import HOST, Host, Keys, ports_needed
 ROOT: Final = Path(__file__).parents[1]
 _STREAM: Final = "wa_stream"
 _START_SECONDS: Final = 30.0
+EACH: Final = "%start"
+"""In :attr:`Version.wrapper`: what tells one start of a host from all others."""
+
+_starts = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Version:
-    """A version of the product: its source tree, and what it is called in tables."""
+    """A version of the product: its source tree, and what it is called in tables.
+
+    :param wrapper: what goes between `python` and `-m daisi_ws`.
+    """
 
     name: str = "product"
     tree: Path = ROOT
@@ -127,15 +135,17 @@ class Target(ABC):
             await client.close()
 
 
-class _Gateway(Host):
+class Gateway(Host):
     """A host that runs from another source tree, or below a profiler."""
 
     version = Version()
+    target = ""
 
     def command(self) -> list[str]:
         """Return program and arguments."""
         program, *rest = super().command()
-        return [program, *self.version.wrapper, *rest]
+        start = f"{next(_starts)}-{self.target}-{self.name}".replace(" ", "-")
+        return [program, *(word.replace(EACH, start) for word in self.version.wrapper), *rest]
 
 
 class Product(Target):
@@ -159,7 +169,7 @@ class Product(Target):
         each = ports_needed(self._layout.workers)
         first = free_ports(each * self._layout.hosts)
         for number in range(self._layout.hosts):
-            host = _Gateway(
+            host = Gateway(
                 self.folder,
                 self.servers.redis.url,
                 self.servers.nats.url,
@@ -169,7 +179,7 @@ class Product(Target):
                 environment={"PYTHONPATH": str(self._version.tree), **self._version.environment},
                 first_port=first + number * each,
             )
-            host.version = self._version
+            host.version, host.target = self._version, self.name
             self.hosts.append(host)
             host.start()
         await asyncio.gather(*(host.wait_ready(_START_SECONDS) for host in self.hosts))

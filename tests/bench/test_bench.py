@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from bench.against import Against, over_floor
+from bench.profiling import wrapper
 from bench.results import Figure, Results, ratio
 from bench.table import rows
+from bench.targets import Gateway, Version
 from bench.wire import Client, Shared, client_frame, parse
 from daisi_ws.domain.wire import text_frame
-from tests.cluster import ROOT
+from tests.cluster import ROOT, Keys
 
 ACCOUNTS = ("lost", "doubled", "disordered", "foreign")
 TINY = (
@@ -74,6 +76,18 @@ def test_the_report_stands_alone(results: Results, out: Path) -> None:
     assert "product 1x2" in report
     assert not [word for word in ("<script", "<link", "src=") if word in report]
     assert results.machine.cores > 0
+
+
+def test_each_start_of_a_host_has_a_memory_profile_of_its_own(tmp_path: Path) -> None:
+    """Neither another host nor a later group overwrites it."""
+    files = set()
+    for name in ("host-0", "host-1", "host-0"):
+        host = Gateway(tmp_path, "", "", keys=Keys(), name=name, first_port=1)
+        host.version, host.target = Version(wrapper=wrapper("memray", tmp_path)), "product 2x1"
+        command = host.command()
+        files.add(Path(command[command.index("-o") + 1]))
+    assert len(files) == 3
+    assert {file.parent for file in files} == {tmp_path / "profiles"}
 
 
 def test_ratios_are_of_the_same_repeat() -> None:
