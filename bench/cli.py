@@ -129,16 +129,19 @@ def main(
             Settings,
         )
         chosen = [name for name in GROUPS if name in groups or not groups]
-        results = _measure(settings, chosen, parameters, other)
+        results, unfinished = _measure(settings, chosen, parameters, other)
     results.save(out / "results.json")
     write_report(out / "report.html", results, other)
     show(results, other)
     print(f"\n{out / 'results.json'}\n{out / 'report.html'}")
+    if unfinished:
+        sys.exit(f"not finished: {', '.join(unfinished)}")
 
 
 def _measure(
     settings: Settings, chosen: list[str], parameters: dict[str, Any], other: Against
-) -> Results:
+) -> tuple[Results, list[str]]:
+    """Measure group by group; return what was found, and the groups that were not finished."""
     began = time.monotonic()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     shown = {name: _plain(value) for name, value in parameters.items()}
@@ -153,15 +156,18 @@ def _measure(
     if machine.load_before > machine.cores / 2:
         results.note(f"the machine was busy before: load {machine.load_before:.2f}")
     bench = Bench(settings, results)
+    unfinished: list[str] = []
     for name in chosen:
         print(f"{name}  ({time.monotonic() - began:.0f} s so far)", flush=True)
         try:
             asyncio.run(GROUPS[name](bench))
-        except (RuntimeError, AssertionError) as error:
-            results.note(f"{name} was not finished: {str(error)[-1500:]}")
-            print(f"  {name} was not finished:\n{error}", file=sys.stderr, flush=True)
+        except Exception as error:  # noqa: BLE001 - what the others found is not to be lost
+            unfinished.append(name)
+            told = f"{type(error).__name__}: {str(error)[-1500:]}"
+            results.note(f"{name} was not finished: {told}")
+            print(f"  {name} was not finished:\n{told}", file=sys.stderr, flush=True)
     print(f"measured in {time.monotonic() - began:.0f} s")
-    return results
+    return results, unfinished
 
 
 def _plain(value: object) -> object:

@@ -78,6 +78,37 @@ def test_the_report_stands_alone(results: Results, out: Path) -> None:
     assert results.machine.cores > 0
 
 
+FAILS = """
+from bench.cli import GROUPS, main
+
+async def broken(bench):
+    raise ConnectionResetError("Redis has gone")
+
+async def measured(bench):
+    bench.results.add("path", "100/s", "product 1x1", cpu_us=7.0)
+
+GROUPS.update(parts=broken, path=measured)
+main()
+"""
+
+
+async def test_a_group_that_fails_takes_no_other_along(tmp_path: Path) -> None:
+    """Whatever it was is named, the rest is measured and reported, and the exit code says so."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FAILS, "parts", "path", "--out", str(tmp_path)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 1
+    assert said.decode().endswith("not finished: parts\n")
+    found = Results.load(tmp_path / "results.json")
+    assert found.groups() == ["path"]
+    assert "parts was not finished: ConnectionResetError: Redis has gone" in found.notes
+    assert "Redis has gone" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_each_start_of_a_host_has_a_memory_profile_of_its_own(tmp_path: Path) -> None:
     """Neither another host nor a later group overwrites it."""
     files = set()
