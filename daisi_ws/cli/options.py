@@ -7,16 +7,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
-from daisi_ws.config import Config, ConfigError, load
+from daisi_ws.config import Config, ConfigError, load, without_userinfo
 from daisi_ws.domain.errors import BadRequest
 from daisi_ws.domain.ids import check_id, check_scope
 
 EXIT_USAGE: Final = 2
 
 _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SCHEMES: Final = ("http", "https", "ws", "wss")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd]?)")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -86,9 +88,23 @@ class DurationType(click.ParamType[float]):
         return seconds
 
 
+class UrlType(click.ParamType[str]):
+    """Where a gateway is; a path may follow, of a proxy that gives it one."""
+
+    name = "url"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it."""
+        if wrong := _wrong_with(value):
+            problem = f"{without_userinfo(value)!r} {wrong}: want http://host:port or https://…"
+            self.fail(problem, param, ctx)
+        return value
+
+
 ID: Final = IdType()
 SCOPE: Final = ScopeType()
 DURATION: Final = DurationType()
+URL: Final = UrlType()
 
 
 def config_option(function: F) -> F:
@@ -138,6 +154,22 @@ def load_config(config_file: Path | None) -> Config:
 def refuse(problem: str) -> NoReturn:
     """End the command with code 2: what was given cannot be used."""
     raise click.UsageError(problem)
+
+
+def _wrong_with(url: str) -> str:
+    """Return what a gateway's address lacks, or has too much; empty if nothing."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"is no URL ({error})"
+    if parts.scheme not in _SCHEMES or not parts.netloc:
+        return "does not begin with http:// or https://"
+    if not parts.hostname or port == 0 or not url.isprintable() or " " in url:
+        return "names no host, or no port of one"
+    if "@" in parts.netloc:
+        return "has a login; the token is the login"
+    return "goes on after the path" if parts.query or parts.fragment else ""
 
 
 def _name_of(param: click.Parameter | None) -> str:

@@ -9,7 +9,15 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from daisi_ws.cli.options import DURATION, ID, config_option, load_config, refuse, scope_options
+from daisi_ws.cli.options import (
+    DURATION,
+    ID,
+    URL,
+    config_option,
+    load_config,
+    refuse,
+    scope_options,
+)
 from daisi_ws.cli.running import run
 from daisi_ws.cli.tail_run import View, follow, fresh
 from daisi_ws.cli.token_cmd import examine
@@ -41,6 +49,7 @@ def _shared_options(function: F) -> F:
         click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
         click.option(
             "--url",
+            type=URL,
             help="Where the gateway is, such as http://host:port or https://host:port; the "
             "configured port of this machine if not given.",
         ),

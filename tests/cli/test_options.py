@@ -1,11 +1,11 @@
-"""What commands share: durations, words for times, tables."""
+"""What commands share: durations, addresses, words for times, tables."""
 
 from __future__ import annotations
 
 import click
 import pytest
 
-from daisi_ws.cli.options import DURATION
+from daisi_ws.cli.options import DURATION, URL
 from daisi_ws.cli.table import table
 from daisi_ws.cli.wording import duration, milliseconds, plural
 
@@ -24,6 +24,39 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     """Nothing without a length, an end or a known unit."""
     with pytest.raises(click.BadParameter, match="15m"):
         DURATION.convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a:1", "https://a.example/below/", "WSS://[::1]:8080", "ws://10.0.0.1"]
+)
+def test_addresses_of_gateways_are_taken(url: str) -> None:
+    """As they are given."""
+    assert URL.convert(url, None, None) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("", "does not begin"),
+        ("foo", "does not begin"),
+        ("localhost:8080", "does not begin"),
+        ("http:/a", "does not begin"),
+        ("nats://a:4222", "does not begin"),
+        ("http://:80", "no host"),
+        ("http://a b", "no host"),
+        ("http://a:0", "no port"),
+        ("http://a:99999", "no URL"),
+        ("http://[a", "no URL"),
+        ("http://ana:secret@a", "has a login"),
+        ("http://a/?x=1", "after the path"),
+    ],
+)
+def test_what_is_no_address_of_a_gateway_is_refused(url: str, wrong: str) -> None:
+    """What is wrong and what would be right is told, a password is not."""
+    with pytest.raises(click.BadParameter, match=wrong) as refused:
+        URL.convert(url, None, None)
+    assert "want http://host:port" in refused.value.message
+    assert "secret" not in refused.value.message
 
 
 @pytest.mark.parametrize(

@@ -299,6 +299,7 @@ async def test_nobody_there_is_told_with_the_next_step() -> None:
         (("tail", "user", "--company", "a.b", "--agent", "b", "--user", "c"), "company_id"),
         ((*USER, "--timeout", "soon"), "--timeout"),
         ((*USER, "--token", "two\nlines"), "--token"),
+        ((*ADMIN, "--url", "foo"), "--url"),
     ],
 )
 async def test_a_bad_command_line_is_named(arguments: tuple[str, ...], named: str) -> None:
