@@ -220,7 +220,11 @@ async def test_timeout_before_count_is_a_failure() -> None:
 async def test_timeout_alone_is_an_end() -> None:
     """--timeout without --count ends with code 0."""
     async with StandIn(saying(1)) as gateway:
-        assert (await tail(gateway, *USER, "--timeout", "4s")).code == 0
+        for seconds in ("0.3s", "2s", "15s"):  # a busy machine takes longer to connect
+            result = await tail(gateway, *USER, "--timeout", seconds)
+            if "was not ready within" not in result.err:
+                break
+    assert result.code == 0
 
 
 async def test_timeout_without_a_connection_is_a_failure() -> None:
