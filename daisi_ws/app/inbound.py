@@ -23,7 +23,7 @@ class Inbound:
     :param lapsed: tells whether others may have given this pod up; `judge` returns when that is
         known, and if so nothing is accepted any more.
     :param unserved: takes this pod out of a route that nobody here needs.
-    :ivar heard: grows with each word of the reader; `heard_from` is who that was.
+    :ivar heard: grows with each word of the reader.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class Inbound:
         self._unserved = unserved
         self._lapsed = lapsed
         self._judge = judge
-        self.heard_from = ""
         self.heard = 0
 
     async def accept(
         self, source: str, epoch: int, stream: str, upto: int, items: list[Item]
     ) -> int:
         """See :meth:`ports.Inbound.accept`."""
+        del source
         if epoch >= self._delivery.epoch:
-            self.heard_from, self.heard = source, self.heard + 1
+            self.heard += 1
         if self._lapsed():
             await self._judge()
         if not self._delivery.is_open:

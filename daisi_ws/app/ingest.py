@@ -88,7 +88,6 @@ class Ingest:
         self._claimed: Position | None = None
         self._decided = asyncio.Event()
         self._decided.set()
-        self.received = 0
         peers.on_stale(self._on_stale)
 
     @property
@@ -109,7 +108,6 @@ class Ingest:
         """See :meth:`StreamHandler.on_received`."""
         if self.state is Reading.STANDBY:
             return
-        self.received += 1
         self._events.take(message)
 
     def on_taken(self) -> None:

@@ -3,13 +3,13 @@
 ::
 
     Refusal
-    ├── BadRequest            400  4400
-    ├── InvalidAPIKey         401  4401   (403 at the token endpoints)
-    ├── InvalidToken          403  4403
-    ├── SessionConflict       409  4402
-    ├── RateLimitExceeded     429  4429
-    ├── SubscriptionFailure   500  1011
-    └── InternalServerError   500  1011
+    ├── BadRequest            400
+    ├── InvalidAPIKey         401   (403 at the token endpoints)
+    ├── InvalidToken          403
+    ├── SessionConflict       409
+    ├── RateLimitExceeded     429
+    ├── SubscriptionFailure   500
+    └── InternalServerError   500
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ class Refusal(Exception):
 
     code: ClassVar[str] = "InternalServerError"
     http_status: ClassVar[int] = 500
-    close_code: ClassVar[int] = 1011
 
     def __init__(self, message: str, *, details: str | None = None, reason: str = "") -> None:
         super().__init__(message)
@@ -48,7 +47,6 @@ class BadRequest(Refusal):
 
     code = "BadRequest"
     http_status = 400
-    close_code = 4400
 
 
 class InvalidAPIKey(Refusal):
@@ -56,7 +54,6 @@ class InvalidAPIKey(Refusal):
 
     code = "InvalidAPIKey"
     http_status = 401
-    close_code = 4401
 
 
 class InvalidToken(Refusal):
@@ -64,7 +61,6 @@ class InvalidToken(Refusal):
 
     code = "InvalidToken"
     http_status = 403
-    close_code = 4403
 
 
 class SessionConflict(Refusal):
@@ -72,7 +68,6 @@ class SessionConflict(Refusal):
 
     code = "SessionConflict"
     http_status = 409
-    close_code = 4402
 
 
 class RateLimitExceeded(Refusal):
@@ -80,7 +75,6 @@ class RateLimitExceeded(Refusal):
 
     code = "RateLimitExceeded"
     http_status = 429
-    close_code = 4429
 
 
 class SubscriptionFailure(Refusal):
@@ -88,7 +82,6 @@ class SubscriptionFailure(Refusal):
 
     code = "SubscriptionFailure"
     http_status = 500
-    close_code = 1011
 
 
 class InternalServerError(Refusal):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daisi_ws.domain import errors
 from daisi_ws.domain.close import CloseReason
-from daisi_ws.domain.errors import Refusal
 
 
 @pytest.mark.parametrize("reason", CloseReason)
@@ -24,20 +22,3 @@ def test_codes_may_be_sent_and_texts_fit(reason: CloseReason) -> None:
 def test_labels_are_distinct() -> None:
     """Reasons that share a code are still told apart."""
     assert len({reason.label for reason in CloseReason}) == len(list(CloseReason))
-
-
-@pytest.mark.parametrize(
-    ("reason", "refusal"),
-    [
-        (CloseReason.BAD_REQUEST, errors.BadRequest),
-        (CloseReason.INVALID_API_KEY, errors.InvalidAPIKey),
-        (CloseReason.INVALID_TOKEN, errors.InvalidToken),
-        (CloseReason.TOKEN_EXPIRED, errors.InvalidToken),
-        (CloseReason.DISPLACED, errors.SessionConflict),
-        (CloseReason.RATE_LIMITED, errors.RateLimitExceeded),
-        (CloseReason.INTERNAL_ERROR, errors.InternalServerError),
-    ],
-)
-def test_codes_agree_with_those_of_refusals(reason: CloseReason, refusal: type[Refusal]) -> None:
-    """What is refused before the upgrade and what is closed after it have one code."""
-    assert reason.code == refusal.close_code

@@ -8,22 +8,22 @@ from daisi_ws.domain import errors
 from daisi_ws.domain.errors import BadRequest, Refusal
 
 TABLE = {
-    "InvalidAPIKey": (401, 4401),
-    "InvalidToken": (403, 4403),
-    "SessionConflict": (409, 4402),
-    "RateLimitExceeded": (429, 4429),
-    "BadRequest": (400, 4400),
-    "SubscriptionFailure": (500, 1011),
-    "InternalServerError": (500, 1011),
+    "InvalidAPIKey": 401,
+    "InvalidToken": 403,
+    "SessionConflict": 409,
+    "RateLimitExceeded": 429,
+    "BadRequest": 400,
+    "SubscriptionFailure": 500,
+    "InternalServerError": 500,
 }
 
 
 @pytest.mark.parametrize("code", TABLE)
 def test_codes_are_those_of_the_protocol(code: str) -> None:
-    """Each refusal has its HTTP status, its close code and its name."""
+    """Each refusal has its HTTP status and its name."""
     kind: type[Refusal] = getattr(errors, code)
     assert kind.code == code
-    assert (kind.http_status, kind.close_code) == TABLE[code]
+    assert kind.http_status == TABLE[code]
 
 
 def test_every_refusal_is_in_the_table() -> None:
