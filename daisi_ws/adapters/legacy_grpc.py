@@ -85,7 +85,7 @@ class LegacyForwarder:
 class _LegacyPod:
     """One older pod: its queue, and the task that empties it.
 
-    :attr:`ended` when it takes nothing more: idle for long, or it has no address.
+    :attr:`ended` when it takes nothing more: it was idle for long.
     """
 
     def __init__(self, pod_id: str, settings: PeerSettings, metrics: Metrics) -> None:
@@ -123,19 +123,29 @@ class _LegacyPod:
             log.warning("events for an older pod are lost", peer=self._pod_id, reason=reason)
 
     async def _run(self, address: str) -> None:
+        channel: grpc.aio.Channel | None = None
         try:
-            channel = open_channel(address, self.settings.tls, self.settings.forward_timeout)
-        except BadCertificate as problem:
-            self.lost(str(problem))
-            self.ended = True
-            return
-        try:
-            await self._empty(channel)
+            channel = await self._opened(address)
+            if channel is not None:
+                await self._empty(channel)
         finally:
             self.ended = True
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await channel.close()
+            if channel is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CLOSE_SECONDS):
+                        await channel.close()
+
+    async def _opened(self, address: str) -> grpc.aio.Channel | None:
+        """Return a channel once the TLS files are usable; None if there is nothing to do."""
+        while await self._has_work():
+            try:
+                return open_channel(address, self.settings.tls, self.settings.forward_timeout)
+            except BadCertificate as problem:
+                for _ in range(len(self._queue)):
+                    self._queue.popleft()
+                    self.lost(str(problem))
+                await asyncio.sleep(RETRY_SECONDS)
+        return None
 
     async def _empty(self, channel: grpc.aio.Channel) -> None:
         push: _Push = channel.unary_unary(

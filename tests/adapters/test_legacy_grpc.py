@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -13,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from daisi_ws.adapters.grpc_options import SERVICE
+from daisi_ws.adapters.grpc_tls import TlsFiles
 from daisi_ws.adapters.legacy_grpc import QUEUE, LegacyForwarder
 from daisi_ws.adapters.pb.dws_message_fwd_pb2 import PushEventRequest, PushEventResponse
 from daisi_ws.adapters.push_event import request_of
@@ -183,6 +185,30 @@ async def test_what_is_refused_is_lost_counted_and_said_once(
     ]
     assert logs[0]["reason"] == "refused: no such session"
     assert old.event_ids == ["e1", "e2", "e3", "e4"]
+
+
+async def test_a_tls_file_that_cannot_be_used_is_said_once(
+    old: OldPod, metrics: Metrics, tmp_path: Path
+) -> None:
+    """However many events are lost by it, each counted; when it is mended they arrive."""
+    files = TlsFiles("", "", ca_file=str(tmp_path / "none.pem"), mutual=False)
+    forwarder = LegacyForwarder("a-0-1", await old.start(), replace(QUICK, tls=files), metrics)
+    with capture_logs() as logs:
+        forwarder.push(OLD, CHATS, frame(CHATS, 1))
+        await until(lambda: value(metrics, "grpc_forward_retry_failure_total") == 1)
+        forwarder.push(OLD, CHATS, frame(CHATS, 2))
+        forwarder.push(OLD, CHATS, frame(CHATS, 3))
+        await until(lambda: value(metrics, "grpc_forward_retry_failure_total") == 3)
+        forwarder.apply(QUICK)
+        forwarder.push(OLD, CHATS, frame(CHATS, 4))
+        await until(lambda: len(logs) == 2)
+    await forwarder.aclose()
+    assert [line["event"] for line in logs] == [
+        "events for an older pod are lost",
+        "older pod back",
+    ]
+    assert "none.pem" in logs[0]["reason"]
+    assert old.event_ids == ["e4"]
 
 
 async def test_a_pod_that_does_not_answer_has_a_deadline(old: OldPod, metrics: Metrics) -> None:
