@@ -21,6 +21,7 @@ _LOGINS: Mapping[str, tuple[str, ...]] = {
         "nats.password",
         "nats.token",
         "nats.credentials_file",
+        "nats.nkey_seed_file",
         "nats.tls.enabled",
     ),
 }

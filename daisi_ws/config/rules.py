@@ -120,7 +120,17 @@ def _nats_url(config: Config) -> Wrong:
     return None
 
 
-def _nats_login(config: Config) -> Wrong:
+def _nats_url_login(config: Config) -> Wrong:
+    used = _nats_logins(config)
+    if used and "@" in config.nats.url:
+        return (
+            f"it has a login, and so has the section: {' and '.join(used)}",
+            "the login in one of the two places",
+        )
+    return None
+
+
+def _nats_logins(config: Config) -> list[str]:
     nats = config.nats
     ways = {
         "username and password": bool(nats.username or nats.password),
@@ -128,7 +138,11 @@ def _nats_login(config: Config) -> Wrong:
         "credentials_file": bool(nats.credentials_file),
         "nkey_seed_file": bool(nats.nkey_seed_file),
     }
-    used = [way for way, is_used in ways.items() if is_used]
+    return [way for way, is_used in ways.items() if is_used]
+
+
+def _nats_login(config: Config) -> Wrong:
+    nats, used = config.nats, _nats_logins(config)
     if len(used) > 1:
         return f"{' and '.join(used)} are both given", "one way to log in"
     if bool(nats.username) != bool(nats.password):
@@ -165,6 +179,14 @@ def _uses(*keys: str) -> tuple[str, ...]:
     return keys
 
 
+_NATS_LOGIN = _uses(
+    "nats.username",
+    "nats.password",
+    "nats.token",
+    "nats.credentials_file",
+    "nats.nkey_seed_file",
+)
+
 CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (_uses("server.grpc_port", "server.workers", "server.http_port"), _ports),
     (
@@ -177,16 +199,8 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (_uses("server.proxy_protocol", "server.http_tls.enabled"), _proxy_protocol),
     (_uses("server.max_message_bytes", "app.websocket_compression_mode"), _compression),
     (_uses("nats.url"), _nats_url),
-    (
-        _uses(
-            "nats.username",
-            "nats.password",
-            "nats.token",
-            "nats.credentials_file",
-            "nats.nkey_seed_file",
-        ),
-        _nats_login,
-    ),
+    (_uses("nats.url", *_NATS_LOGIN), _nats_url_login),
+    (_NATS_LOGIN, _nats_login),
     (_uses("nats.dead_letter_subject"), _dead_letters),
     (_uses("redis.address", "redis.db", "redis.username", "redis.password"), _redis_address),
 )

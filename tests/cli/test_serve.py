@@ -311,11 +311,17 @@ def test_embedded_servers_cannot_be_elsewhere_or_on_a_taken_port(folder: Path) -
         with Serve(folder, "--embedded", environ=environ) as serve:
             assert serve.exit_code() == 2
             assert f"port {port} is taken" in serve.text
-    environ = {**SECRETS, "DAISI_WS_NATS_URL": "nats://a:4222", "DAISI_WS_REDIS_PASSWORD": "x"}
+    environ = {
+        **SECRETS,
+        "DAISI_WS_NATS_URL": "nats://a:4222",
+        "DAISI_WS_NATS_NKEY_SEED_FILE": __file__,
+        "DAISI_WS_REDIS_PASSWORD": "x",
+    }
     with Serve(folder, "--embedded", environ=environ) as serve:
         assert serve.exit_code() == 2
-        assert "has 2 problems" in serve.text
+        assert "has 3 problems" in serve.text
         assert "redis.password" in serve.text
+        assert "nats.nkey_seed_file" in serve.text
 
 
 def test_embedded_server_that_dies_is_started_again(folder: Path) -> None:

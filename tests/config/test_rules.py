@@ -141,6 +141,8 @@ def test_one_mistake_is_one_problem() -> None:
         ({"nats__url": "nats://a:1,ws://b:2"}, "nats.url"),
         ({"nats__token": "t", "nats__username": "u", "nats__password": "p"}, "nats.username"),
         ({"nats__username": "u"}, "nats.username"),
+        ({"nats__url": "nats://a,nats://u:p@b", "nats__token": "t"}, "nats.url"),
+        ({"nats__url": "nats://t@a", "nats__nkey_seed_file": __file__}, "nats.url"),
         ({"nats__dead_letter_subject": "websocket.dead"}, "nats.dead_letter_subject"),
         ({"nats__dead_letter_subject": "websocket"}, "nats.dead_letter_subject"),
         ({"nats__dead_letter_subject": "dead.*"}, "nats.dead_letter_subject"),
