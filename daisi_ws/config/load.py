@@ -42,25 +42,19 @@ class Changes(msgspec.Struct, frozen=True):
     restart: list[str]
 
 
-def load(
-    path: Path | None,
-    environ: Mapping[str, str],
-    flags: Mapping[str, object],
-    presets: Mapping[str, object] = MappingProxyType({}),
-) -> Loaded:
+def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Loaded:
     """Read and check the configuration; a later source wins over an earlier one.
 
     :param path: the file; when None, ``DAISI_WS_CONFIG`` names it, else ``conf/config.yaml`` in
         the working directory is read if there is one.
     :param environ: environment variables, of which ``DAISI_WS_...`` are read.
     :param flags: values by dotted key that win over file and environment; None for not given.
-    :param presets: values by dotted key that take the place of the schema's defaults.
     :raises ConfigError: with every problem at once.
     """
     if path is None:
         path = file_to_read(environ)
     file = read_file(path) if path is not None else Layer()
-    return build([_presets(presets), file, read_environment(environ), read_flags(flags)], path)
+    return build([file, read_environment(environ), read_flags(flags)], path)
 
 
 def build(layers: Iterable[Layer], path: Path | None = None) -> Loaded:
@@ -106,12 +100,6 @@ def file_to_read(environ: Mapping[str, str]) -> Path | None:
     if environ.get(FILE_VARIABLE):
         return Path(environ[FILE_VARIABLE])
     return DEFAULT_FILE if DEFAULT_FILE.exists() else None
-
-
-def _presets(presets: Mapping[str, object]) -> Layer:
-    layer = read_flags(presets)
-    layer.values = {name: (value, "preset") for name, (value, _) in layer.values.items()}
-    return layer
 
 
 def _settled(field: Field, given: Mapping[str, tuple[Value, str]]) -> tuple[Value, str]:

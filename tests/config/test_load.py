@@ -79,16 +79,6 @@ def test_later_sources_win_and_origins_say_which(tmp_path: Path) -> None:
     assert set(loaded.origins) == set(FIELDS)
 
 
-def test_presets_take_the_place_of_defaults() -> None:
-    """A preset gives way to the environment and needs no other source."""
-    presets = {"auth.secret_token": "preset-key-0123456789", "nats.create_stream": True}
-    environ = {n: v for n, v in SECRETS.items() if n != "DAISI_WS_AUTH_SECRET_TOKEN"}
-    loaded = load(None, environ | {"DAISI_WS_NATS_CREATE_STREAM": "false"}, {}, presets)
-    assert loaded.config.auth.secret_token == "preset-key-0123456789"
-    assert loaded.origins["auth.secret_token"] == "preset"
-    assert loaded.config.nats.create_stream is False
-
-
 def test_the_file_is_searched_in_its_usual_places(tmp_path: Path) -> None:
     """DAISI_WS_CONFIG names the file, else conf/config.yaml is read if it is there."""
     assert load(None, SECRETS, {}).path is None
