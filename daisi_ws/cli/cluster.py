@@ -125,7 +125,7 @@ class Observer:
         )
         troubles = [*of_redis, *of_nats]
         if not of_redis:
-            troubles += _of_pods(pods)
+            troubles += _of_pods(pods, tls=self._config.server.http_tls.enabled)
         return Snapshot(pods, reader, stream, troubles)
 
     async def _read_redis(
@@ -175,12 +175,14 @@ class Observer:
         return None, [Trouble(problem, "The first pod makes it: `daisi-ws serve`.")]
 
 
-def _of_pods(pods: Sequence[PodRecord]) -> list[Trouble]:
+def _of_pods(pods: Sequence[PodRecord], *, tls: bool) -> list[Trouble]:
+    scheme = "https" if tls else "http"
     if not pods:
         return [Trouble("no pods are running", "Start one: `daisi-ws serve`.")]
     return [
         Trouble(
-            f"{pod.pod_id} is NOT READY", f"http://{_host(pod)}:{pod.http_port}/ready says why."
+            f"{pod.pod_id} is NOT READY",
+            f"{scheme}://{_host(pod)}:{pod.http_port}/ready says why.",
         )
         for pod in pods
         if not pod.ready

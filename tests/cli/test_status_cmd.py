@@ -17,7 +17,7 @@ from daisi_ws.adapters.pods_redis import PodsRedis
 from daisi_ws.adapters.redis_connect import RedisOpener
 from daisi_ws.adapters.redis_link import RedisLink
 from daisi_ws.app.ports import PodRecord, ReaderRecord
-from daisi_ws.cli.cluster import Snapshot, StreamState, Trouble
+from daisi_ws.cli.cluster import Snapshot, StreamState, Trouble, _of_pods
 from daisi_ws.cli.status_view import as_json, as_text
 from daisi_ws.config import testing_config as config_for
 from tests.cli.command import AWAY, daisi_ws, finish, start
@@ -126,6 +126,12 @@ async def test_a_pod_that_is_not_ready_is_a_problem(
     assert result.code == 1
     assert "host-0-7 is NOT READY" in result.out
     assert "http://127.0.0.1:8080/ready" in result.out
+
+
+def test_a_pod_that_speaks_tls_says_why_by_it() -> None:
+    """The address under which a pod says why is one that answers."""
+    (trouble,) = _of_pods([msgspec.structs.replace(RECORD, ready=False)], tls=True)
+    assert "https://127.0.0.1:8080/ready" in trouble.next_step
 
 
 async def test_no_pods_and_no_stream_are_problems(env: dict[str, str]) -> None:
