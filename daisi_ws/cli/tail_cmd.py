@@ -155,7 +155,7 @@ def admin_command(
 def _shown(token: str | None) -> str | None:
     """Return the token that was given, if one was; it goes into a header."""
     given = None if token is None else given_token(token)
-    if given is not None and not given.isprintable():
+    if given is not None and not (given and given.isprintable()):
         refuse("--token is no token: want base64url, on one line; `daisi-ws token` makes one")
     return given
 

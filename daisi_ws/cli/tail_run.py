@@ -65,12 +65,12 @@ async def follow(client: ReferenceClient, view: View, chat: str | None) -> None:
                     await client.select_chat(chat, wait=False)
             await printer.print_all(client)
     except TimeoutError:
-        if view.count is not None:
-            wanted = f"{printer.events} of {view.count} events"
-            raise Failure(f"only {wanted} came in {view.timeout:g} s") from None
         if client.ready is None:
             problem = f"{client.url} was not ready within {view.timeout:g} s"
             raise Failure(problem, _UNREACHABLE) from None
+        if view.count is not None:
+            wanted = f"{printer.events} of {view.count} events"
+            raise Failure(f"only {wanted} came in {view.timeout:g} s") from None
     except Unreachable as problem:
         raise Failure(str(problem), _UNREACHABLE) from None
     except Ended as ended:

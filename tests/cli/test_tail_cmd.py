@@ -228,13 +228,14 @@ async def test_timeout_alone_is_an_end() -> None:
 
 
 async def test_timeout_without_a_connection_is_a_failure() -> None:
-    """--timeout before a gateway that hangs was ready ends with code 1 and says so."""
+    """--timeout before a gateway that hangs was ready ends with code 1 and says so, also where a
+    number of events was wanted."""
 
     async def script(connection: Connection) -> None:
         await connection.until_closed()
 
     async with StandIn(script) as gateway:
-        result = await tail(gateway, *USER, "--timeout", "1s")
+        result = await tail(gateway, *USER, "--timeout", "1s", "--count", "1")
     assert result.code == 1
     assert "not ready within 1 s" in result.err
 
@@ -303,6 +304,7 @@ async def test_nobody_there_is_told_with_the_next_step() -> None:
         (("tail", "user", "--company", "a.b", "--agent", "b", "--user", "c"), "company_id"),
         ((*USER, "--timeout", "soon"), "--timeout"),
         ((*USER, "--token", "two\nlines"), "--token"),
+        ((*USER, "--token", "-"), "--token is no token"),
         ((*ADMIN, "--url", "foo"), "--url"),
     ],
 )
