@@ -153,6 +153,17 @@ class Connection:
         """Queue a message that is no event (`error`, `done`, …)."""
         self.offer(NOTHING, text_frame(message))
 
+    def begin_anew(self, told: bytes) -> None:
+        """Go on with a stream that was made anew. What is held is of the old one, of which nothing
+        was promised: it would come among the new one's events.
+
+        :param told: a message that says so, for who follows positions.
+        """
+        if self.state is _JOINING or self._held:
+            self.outbox.forget_events()
+        if self.positions and self.state is _OPEN:
+            self.send(told)
+
     def has(self, point: Point) -> None:
         """Note that everything up to a point has come, or need not."""
         self.position = further(self.position, point)

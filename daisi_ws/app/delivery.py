@@ -102,8 +102,7 @@ class Delivery:
         if known:
             told = frames.resumed(stream, 0, Recovery("other_stream"))
             for connection in self._hub.connections():
-                if connection.positions and connection.state is State.OPEN:
-                    connection.send(told)
+                connection.begin_anew(told)
         self.mark = 0
         self._recent.clear()
         self._ahead.clear()
@@ -130,7 +129,7 @@ class Delivery:
 
         The reader's word may overtake events that are on their way here: they come too late.
         """
-        if upto > self.had(connection):
+        if upto > self.had(connection) and connection.state is not State.CLOSED:
             self._ahead[connection] = upto
 
     def had(self, connection: Connection) -> int:
@@ -205,6 +204,11 @@ class Delivery:
         if not self._doubles.push(event_id, self._hub.moment):
             return None
         return self._deliver(UNSEQUENCED, self._wall_ns(), subject, text)
+
+    @property
+    def unsequenced_expected(self) -> bool:
+        """Tell whether connections may have events that came without a sequence."""
+        return self._doubles.expected
 
     def accepted_upto(self) -> int:
         """Return the sequence up to which everything is accepted (policy `block` withholds)."""
@@ -308,6 +312,7 @@ class Delivery:
     def forget(self, connection: Connection) -> None:
         """A connection is gone: what was withheld for it is withheld no longer."""
         self._count_dropped(connection)
+        self._ahead.pop(connection, None)
         if connection in self._hub.behind:
             self._hub.behind.discard(connection)
             self._tell_accepted()

@@ -310,6 +310,8 @@ class Membership:
         # Asked after that: it may have dropped some of it meanwhile.
         if (await self._stream.bounds()).first > after + 1:
             raise OverflowError("the stream has not kept all that was missed")
+        # Nothing is waited for between looking who wants it and giving it.
+        await self._delivery.wait_released()
         items = []
         for message in messages:
             address = subjects.parse(message.subject)
@@ -320,6 +322,5 @@ class Membership:
             except NotAnEvent:
                 continue
             items.append(Item(message.seq, message.stored_ns, message.subject, text))
-        await self._delivery.wait_released()
         self._delivery.accept(self._delivery.epoch, self._delivery.stream, upto, items)
         return len(items)

@@ -98,7 +98,7 @@ class Replays:
             raise NotRecovered("busy") from None
         self._check_bounds(entries, settings)
         events = [Replayed(entry.seq, entry.frame) for entry in entries]
-        return Recovery(after=after, upto=max(after, upto), events=events)
+        return Recovery(after=after, upto=max(after, upto), events=events, stream=stream)
 
     async def aclose(self) -> None:
         """Stop; whoever waits is told so."""

@@ -74,7 +74,9 @@ class Resumption:
         recovery = connection.recovery
         if recovery is None:
             return None
-        if self.is_outrun(connection):
+        if recovery.recovered and recovery.stream != self._delivery.stream:
+            recovery = Recovery("other_stream")
+        elif self.is_outrun(connection):
             recovery = Recovery("busy")
         self._count(connection, recovery)
         return recovery
@@ -171,6 +173,9 @@ class Resumption:
             return replace(recovery, whole=True)
         if recovery.upto <= had:
             return recovery
+        if self._delivery.unsequenced_expected:
+            # They may have been given already, by an older pod, and could not be told from these.
+            raise NotRecovered("busy")
         since = Claim(had, upto.stream)
         try:
             rest = await self._replays.read(others, since, upto.stream, recovery.upto)

@@ -153,6 +153,13 @@ class Outbox:
         self._passed = max(self._passed, seq)
         self._found(seq)
 
+    def forget_events(self) -> None:
+        """Forget all events, and what was dropped: they are of a stream that is gone."""
+        self._frames = [entry for entry in self._frames if entry[0] == NOTHING]
+        self.size = sum(len(frame) for _, frame in self._frames)
+        self._held = None
+        self._passed = self._dropped = self._unsequenced = self._first = self._last = 0
+
     def merge(self, events: Sequence[tuple[int, bytes]], upto: int, first: bytes = b"") -> None:
         """Put events among those that wait, in order, each once.
 

@@ -65,6 +65,7 @@ class Recovery:
     :param reason: why nothing is given; None: recovered.
     :param after: the claimed sequence.
     :param upto: what was missed up to here is among the events.
+    :param stream: identity of the stream that these are sequences of; empty: nothing is given.
     :param others: of what else the client is subscribed to, what its pod has not been given yet:
         the events would overtake it.
     :param whole: nothing up to `upto` is missing of all that the client is subscribed to.
@@ -74,6 +75,7 @@ class Recovery:
     after: int = 0
     upto: int = 0
     events: Sequence[Replayed] = ()
+    stream: str = ""
     others: Sequence[Replayed] = ()
     whole: bool = False
 
