@@ -145,6 +145,10 @@ class _Counter(Counter):
         child = known.get(values)
         return super().labels(*values) if child is None else child
 
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        """Add an amount; this project has no exemplars."""
+        self._value.inc(amount)
+
 
 class _BulkHistogram(Histogram):
     """A histogram that takes a second's observations at once."""

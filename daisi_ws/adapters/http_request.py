@@ -6,8 +6,8 @@ import asyncio
 import base64
 import binascii
 import re
-import uuid
 from collections.abc import Sequence
+from secrets import token_hex
 from typing import Final
 from urllib.parse import unquote
 
@@ -32,7 +32,7 @@ _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 def request_id_of(request: web.BaseRequest) -> str:
     """Return `X-Request-ID` if it is a sane one, else a new one."""
     given = request.headers.get("X-Request-ID", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else token_hex(16)
 
 
 def remote_of(request: web.BaseRequest, trusted: TrustedProxies) -> str:

@@ -28,7 +28,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from daisi_ws.adapters.redis_connect import problem_of
-from daisi_ws.adapters.redis_wire import Argument, Reply, Wire, packed
+from daisi_ws.adapters.redis_wire import Argument, Reply, Wire
 from daisi_ws.app.waiting import end_tasks
 from daisi_ws.domain.errors import Unavailable
 
@@ -39,7 +39,7 @@ _WATCH_SLACK_SECONDS: Final = 0.001
 
 _CONFIRMATIONS: Final = frozenset(("subscribe", "psubscribe", "unsubscribe", "punsubscribe"))
 
-_Asked = tuple[asyncio.Future[Reply], float, Sequence[Argument] | None]
+_Asked = tuple[asyncio.Future[Reply], float, tuple[Argument, ...] | None]
 """Whose reply is next, since when, and what is sent instead if Redis does not know the script."""
 
 log = structlog.get_logger(__name__)
@@ -172,8 +172,8 @@ class RedisLink:
     def _ask(
         self,
         future: asyncio.Future[Reply],
-        command: Sequence[Argument],
-        unknown: Sequence[Argument] | None = None,
+        command: tuple[Argument, ...],
+        unknown: tuple[Argument, ...] | None = None,
     ) -> None:
         """Send a command whose reply a future gets.
 
@@ -183,7 +183,7 @@ class RedisLink:
         if not self._outgoing:
             # In the turn after the next: by then those have asked whom this turn has woken.
             loop.call_soon(loop.call_soon, self._write)
-        self._outgoing.append(packed(command))
+        self._outgoing.append(hiredis.pack_command(command))  # type: ignore[arg-type] # any number
         self._waiting.append((future, loop.time(), unknown))
         if self._watch is None:
             self._watch_in(loop, self._timeout)

@@ -22,16 +22,6 @@ Argument: TypeAlias = str | bytes | int | float
 _INCOMPLETE: Final = object()
 
 
-def packed(command: Sequence[Argument]) -> bytes:
-    """Return a command as Redis reads it: an array of bulk strings
-    (https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
-    parts = [b"*%d\r\n" % len(command)]
-    for argument in command:
-        data = argument if isinstance(argument, bytes) else str(argument).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
-
-
 class Wire(asyncio.Protocol):
     """The bytes of a connection that the library has made.
 

@@ -70,8 +70,8 @@ class Upgrade(web.StreamResponse):
             offered = headers.get("Sec-WebSocket-Extensions", "")
             named = f"; {_WHOLE_WINDOW}" if _WHOLE_WINDOW in offered else ""
             fields["Sec-WebSocket-Extensions"] = NO_CONTEXT_TAKEOVER + named
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        return f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode()
+        lines = [f"{name}: {value}\r\n" for name, value in fields.items()]
+        return f"HTTP/1.1 101 Switching Protocols\r\n{''.join(lines)}\r\n".encode()
 
     def incoming(self, protocol: HttpProtocol, max_message_bytes: int) -> WebSocketDataQueue:
         """Have what comes parsed from now on; return where the messages come out.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from secrets import token_hex
 from typing import Protocol
-from uuid import uuid4
 
 import structlog
 
@@ -108,7 +108,7 @@ class Admission:
         break): its session is taken over only when nothing else can fail any more.
         """
         connection = Connection(
-            connection_id=uuid4().hex,
+            connection_id=token_hex(16),
             pod_id=self._pod_id,
             principal=principal,
             request_id=request_id,
