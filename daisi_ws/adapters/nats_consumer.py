@@ -27,7 +27,7 @@ from daisi_ws.adapters.nats_pulls import Pulls
 from daisi_ws.adapters.nats_stream import JetStream, StreamMissing, request_id_of
 from daisi_ws.adapters.nats_subscriber import Subscriber
 from daisi_ws.app.ports import Received, StreamHandler
-from daisi_ws.app.waiting import end_tasks, wait_set
+from daisi_ws.app.waiting import end_tasks, until_tick, wait_set
 from daisi_ws.domain import consumer
 from daisi_ws.domain.consumer import ConsumerSettings
 from daisi_ws.domain.errors import Unavailable
@@ -37,7 +37,7 @@ WRONG_PIN: Final = "423"
 ENDED: Final = ("404", "408", "409")
 _RETRY_SECONDS: Final = 0.5
 _RESIGN_SECONDS: Final = 1.0
-_TICK_SECONDS: Final = 0.25
+_LOOK_SECONDS: Final = 0.2
 
 log = structlog.get_logger(__name__)
 
@@ -211,7 +211,7 @@ class NatsConsumer(NatsConsumerView):
         """Pull again whenever a pull has expired without a word."""
         while self._bound:
             self._wake.clear()
-            woken = await wait_set(self._wake, _TICK_SECONDS)
+            woken = await wait_set(self._wake, until_tick(_LOOK_SECONDS))
             # Nothing tells that a push consumer was deleted.
             if not woken and self._pulls.silent(asked=bool(self._push_subject)):
                 await self.info()

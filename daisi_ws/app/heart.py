@@ -17,6 +17,7 @@ import structlog
 
 from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.hub import Hub
+from daisi_ws.app.waiting import until_tick
 from daisi_ws.config import Config
 from daisi_ws.domain import frames
 from daisi_ws.domain.close import CloseReason
@@ -133,6 +134,7 @@ class Heart:
         self._slice = 0
         self._round: list[Connection] = []
         self._round_at = self._previous_round_at = self._due = clock()
+        self._pause = ROUND_SECONDS / slices
         self._looked_with: HeartSettings | None = None
         self._wall_offset = 0.0
         self._capacity = self._used = 0
@@ -144,7 +146,7 @@ class Heart:
         self._due = self._clock()
         while True:
             self.tick()
-            await asyncio.sleep(max(0.0, self._due - self._clock()))
+            await asyncio.sleep(until_tick(self._pause))
 
     def tick(self) -> None:
         """Look at the next slice of the round, and at every client that is behind."""
@@ -152,7 +154,8 @@ class Heart:
         late = now - self._due
         if late > LATE_SECONDS:
             self._forgive(late, now)
-        self._due = now + min(ROUND_SECONDS, settings.ping_interval) / self._slices
+        self._pause = min(ROUND_SECONDS, settings.ping_interval) / self._slices
+        self._due = now + self._pause
         if self._slice == 0:
             self._begin_round(now)
         wall = self._wall_clock()

@@ -16,10 +16,10 @@ import structlog
 
 from daisi_ws.app.delivery import PAUSE_SECONDS, Delivery
 from daisi_ws.app.ingest import Ingest
+from daisi_ws.app.waiting import until_tick
 from daisi_ws.domain.errors import Unavailable
 from daisi_ws.metrics import Metrics
 
-TICK_SECONDS: Final = 0.1
 _ASK_AGAIN_SECONDS: Final = 0.2
 _TELL_LAG_TICKS: Final = 10
 # Counting tasks goes through all of them, and each connection has one: with many, less often.
@@ -60,8 +60,9 @@ class Pulse:
         """Tick until cancelled."""
         worst, ticks, count_at = 0.0, 0, _TELL_LAG_TICKS
         while True:
-            due = self._clock() + TICK_SECONDS
-            await asyncio.sleep(TICK_SECONDS)
+            wait = until_tick()
+            due = self._clock() + wait
+            await asyncio.sleep(wait)
             self.ticked_at = self._clock()
             self.lag = max(0.0, self.ticked_at - due)
             worst, ticks = max(worst, self.lag), ticks + 1

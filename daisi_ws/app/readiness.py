@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from daisi_ws.app.waiting import end_tasks
+from daisi_ws.app.waiting import TICK_SECONDS, end_tasks, until_tick
 from daisi_ws.domain.errors import Unavailable
 
 PERIOD_SECONDS: Final = 1.0
@@ -34,7 +34,6 @@ PATIENCE_SECONDS: Final = 0.75
 
 _DEADLINE_SECONDS: Final = 1.3
 _RETRY_SECONDS: Final = 0.3
-_TICK_SECONDS: Final = 0.1
 _STARTING_TICK_SECONDS: Final = 0.02
 _STOOD_STILL_SECONDS: Final = 0.75
 
@@ -93,7 +92,7 @@ class Clock:
         now = self._clock()
         gap, self._last = now - self._last, now
         if gap > _STOOD_STILL_SECONDS:
-            self._lost += gap - _TICK_SECONDS
+            self._lost += gap - TICK_SECONDS
         return now - self._lost
 
 
@@ -204,6 +203,6 @@ class Readiness:
                 for asking in self._asking:
                     asking.tick()
                 self._was_ready = self._was_ready or all(s.ready for s in self.states().values())
-                await asyncio.sleep(_TICK_SECONDS if self._was_ready else _STARTING_TICK_SECONDS)
+                await asyncio.sleep(until_tick() if self._was_ready else _STARTING_TICK_SECONDS)
         finally:
             await asyncio.gather(*(asking.cancel() for asking in self._asking))

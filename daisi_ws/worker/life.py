@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
+from daisi_ws.app.waiting import TICK_SECONDS, until_tick
 from daisi_ws.domain.slots import (
     HEARTBEAT_SECONDS,
     Draining,
@@ -19,8 +20,6 @@ from daisi_ws.domain.slots import (
     WorkerContext,
     encode_report,
 )
-
-READY_CHECK_SECONDS = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +53,7 @@ class Life:
         :param problems: what keeps it from being ready, by part.
         :param changed: called when it has become ready, or is so no more.
         """
-        beats = round(HEARTBEAT_SECONDS / READY_CHECK_SECONDS)
+        beats = round(HEARTBEAT_SECONDS / TICK_SECONDS)
         count = 0
         while True:
             if count % beats == 0:
@@ -68,7 +67,7 @@ class Life:
                     changed()
                 self._said = state
                 self.say(state)
-            await asyncio.sleep(READY_CHECK_SECONDS)
+            await asyncio.sleep(until_tick())
 
     def say(self, report: Report) -> None:
         """Send one report; a supervisor that does not read loses it."""

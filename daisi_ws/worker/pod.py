@@ -17,7 +17,7 @@ from daisi_ws.adapters.nats_login import BadLogin
 from daisi_ws.adapters.nats_stream import StreamMissing
 from daisi_ws.app.drain import Drain
 from daisi_ws.app.ingest import Reading
-from daisi_ws.app.waiting import wait_set
+from daisi_ws.app.waiting import until_tick, wait_set
 from daisi_ws.config import Config
 from daisi_ws.domain.deadlines import QUICK_STOP_SECONDS
 from daisi_ws.domain.errors import Unavailable
@@ -208,7 +208,7 @@ class Pod:
         if self._context.predecessor is not None:
             parts.metrics.worker_deaths.inc()
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(until_tick(1.0))
             resources.tell()
             parts.figures = figures(parts.metrics.tally)
             parts.metrics.fold()

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from daisi_ws.app.waiting import end_tasks, wait_set
+from daisi_ws.app.waiting import TICK_SECONDS, end_tasks, until_tick, wait_set
 
 
 async def test_it_is_bounded() -> None:
@@ -50,3 +50,18 @@ async def test_a_task_ends_that_forgets_a_cancellation() -> None:
     async with asyncio.timeout(5.0):
         await end_tasks(*tasks, None)
     assert all(task.done() for task in tasks)
+
+
+async def test_who_waits_for_the_next_tick_is_woken_together() -> None:
+    """Asked at different moments, for periods that are multiples: the same tick, or a whole one."""
+    loop = asyncio.get_running_loop()
+    moments = []
+    for every in (TICK_SECONDS, TICK_SECONDS, 3 * TICK_SECONDS):
+        now = loop.time()
+        wait = until_tick(every)
+        assert every / 2 < wait <= every * 1.5
+        moments.append(now + wait)
+        await asyncio.sleep(0.013)
+    for moment in moments:
+        ticks = (moment - moments[0]) / TICK_SECONDS
+        assert ticks == pytest.approx(round(ticks), abs=1e-6)
