@@ -46,8 +46,13 @@ class WebSocketSink:
 
     def write(self, data: bytes) -> None:
         """Hand over whole frames; after a close it does nothing."""
-        if not self._closed:
-            self._send(data)
+        transport = self._transport
+        if self._closed or transport.is_closing():
+            return
+        self.bytes_written += len(data)
+        if self._head:
+            data, self._head = self._head + data, b""
+        transport.write(data)
 
     def backlog(self) -> int:
         """Return how many bytes were handed over and not yet taken by the kernel."""
@@ -56,8 +61,9 @@ class WebSocketSink:
     def finish(self) -> None:
         """Answer the peer's close frame if it came first; end TCP once that has been taken."""
         if self._owes_answer and self.peer_code is not None:
-            self._owes_answer = False
-            self._send(close_frame(self.peer_code, ""))
+            self._owes_answer = self._closed = False
+            self.write(close_frame(self.peer_code, ""))
+            self._closed = True
         self._transport.close()
 
     def close(self, reason: CloseReason) -> None:
@@ -78,10 +84,3 @@ class WebSocketSink:
             self.write(close_frame(reason.code, reason.text))
         self._closed = True
         asyncio.get_running_loop().call_later(wait, self._transport.abort)
-
-    def _send(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self.bytes_written += len(data)
-            if self._head:
-                data, self._head = self._head + data, b""
-            self._transport.write(data)

@@ -146,7 +146,9 @@ class Connection:
         if lossy:
             dropped = 0
         self.dropped += dropped
-        self._enqueue()
+        if not self._queued:
+            self._queued = True
+            self._queue(self)
         return dropped
 
     def send(self, message: bytes) -> None:
@@ -243,7 +245,9 @@ class Connection:
         """Take what waits, as one piece, to be written at once; nothing if the client is behind."""
         self._queued = False
         sink, outbox = self.sink, self.outbox
-        if self.state is not _OPEN or sink is None or self._held or not outbox:
+        if self.state is not _OPEN or sink is None or self._held:
+            return b""
+        if not (outbox.size or outbox):
             return b""
         if sink.backlog() > BACKLOG_BYTES:
             if self.behind_since is None:
@@ -251,11 +255,6 @@ class Connection:
             return b""
         self.behind_since = None
         return outbox.take()
-
-    def write(self, data: bytes) -> None:
-        """Hand over what was taken to the socket."""
-        if data and self.sink is not None:
-            self.sink.write(data)
 
     def close(self, reason: CloseReason, *, write: bool = True) -> None:
         """Stop delivering now, and end the socket with this reason. Idempotent.

@@ -19,7 +19,7 @@ import structlog
 from daisi_ws.app.connection import Connection, State
 from daisi_ws.app.doubles import NOBODY, Doubles
 from daisi_ws.app.hub import Hub
-from daisi_ws.app.ports import Position
+from daisi_ws.app.ports import Position, Sink
 from daisi_ws.domain import frames, subjects
 from daisi_ws.domain.close import CloseReason
 from daisi_ws.domain.outbox import UNSEQUENCED, Policy
@@ -259,9 +259,9 @@ class Delivery:
         if not wanting:
             return 0
         frame, deflated = text_frame(text), b""
-        count = 0
+        ahead, count = self._ahead, 0
         for connection in wanting:
-            if self._ahead and 0 < seq <= self._ahead.get(connection, 0):
+            if ahead and 0 < seq <= ahead.get(connection, 0):
                 continue
             if connection.deflated:
                 deflated = deflated or self._deflater.text_frame(text)
@@ -329,13 +329,14 @@ class Delivery:
         and not written yet.
         """
         behind = self._hub.behind
-        pieces: list[tuple[Connection, bytes]] = []
+        pieces: list[tuple[Connection, Sink, bytes]] = []
         unusual: list[Connection] = []
         failed: list[Connection] = []
         for connection in dirty:
             try:
-                if data := connection.take(now):
-                    pieces.append((connection, data))
+                data, sink = connection.take(now), connection.sink
+                if data and sink is not None:
+                    pieces.append((connection, sink, data))
             except Exception:  # the others still get theirs
                 log.exception("outbox not taken", request_id=connection.request_id)
                 failed.append(connection)
@@ -345,9 +346,9 @@ class Delivery:
                 or connection in behind
             ):
                 unusual.append(connection)
-        for connection, data in pieces:
+        for connection, sink, data in pieces:
             try:
-                connection.write(data)
+                sink.write(data)
             except Exception:  # the others still get theirs
                 log.exception("outbox not written", request_id=connection.request_id)
                 failed.append(connection)

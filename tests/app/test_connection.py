@@ -72,7 +72,7 @@ def test_what_is_taken_is_for_the_caller_to_write() -> None:
     assert not made.sink.written
     connection.offer(2, event(2))
     assert made.queued == [connection, connection]
-    connection.write(first)
+    made.sink.write(first)
     flush(connection, 0.0)
     assert made.sink.written == [event(1), event(2)]
 
