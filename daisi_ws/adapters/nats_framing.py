@@ -8,8 +8,9 @@ Everything else goes on to the library, byte for byte and in order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from daisi_ws.adapters.nats_headers import parse_headers
 
@@ -18,7 +19,11 @@ MOST_LINE_BYTES: Final = 1024 * 1024
 
 _END: Final = b"\r\n"
 _MESSAGES: Final = (b"MSG", b"HMSG")
-_MOST_DIGITS: Final = 20
+_HEAD = re.compile(
+    rb"(H)?MSG[ \t]++(\S++)[ \t]++([0-9]{1,20})[ \t]++(?:(\S++)[ \t]++)?"
+    rb"(?(1)([0-9]{1,20})[ \t]++|)([0-9]{1,20})[ \t]*+\r\n"
+)
+"""Subject, subscription ID, reply, bytes of headers and all bytes, as far as there are such."""
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
@@ -30,17 +35,6 @@ class Taker(Protocol):
 
     def taken(self) -> None:
         """All that came at once has been taken."""
-
-
-class _Head(NamedTuple):
-    """The first line of a message, and where in the bytes its parts begin and end."""
-
-    sid: int
-    subject: bytes
-    reply: bytes
-    headers: int
-    data: int
-    end: int
 
 
 class Framing:
@@ -84,32 +78,49 @@ class Framing:
         others: list[bytes] = []
         passed = 0
         while at < end:
-            line_end = data.find(_END, at)
-            if line_end < 0 and end - at <= MOST_LINE_BYTES:
-                self._hold(data, at, end - at + 1)
-                break
-            if line_end >= 0 and not data.startswith(_MESSAGES, at):
-                at = line_end + len(_END)
-                continue
-            head = _head(data, at, line_end)
+            head = _HEAD.match(data, at)
             if head is None:
+                at = self._pass_line(data, at)
+                if self._held:
+                    break
+                continue
+            _, subject, sid, reply, of_headers, size = head.groups()
+            begin = head.end()
+            body, stop = begin + int(of_headers or 0), begin + int(size)
+            taker, after = self._takers.get(int(sid)), stop + len(_END)
+            if body > stop:
                 self._lost, at = True, end
-                break
-            taker = self._takers.get(head.sid)
-            if taker is None:
-                at = min(head.end, end)
-                self._passing = head.end - at
-            elif head.end > end:
-                self._hold(data, at, head.end - at)
+            elif taker is None:
+                at = min(after, end)
+                self._passing = after - at
+            elif after > end:
+                self._hold(data, at, after - at)
                 break
             else:
                 if passed < at:
                     others.append(data[passed:at])
-                passed = at = head.end
-                self._give(taker, data, head)
+                passed = at = after
+                self._turn_to(taker)
+                taker.take(
+                    subject.decode("utf-8", "replace"),
+                    reply.decode("utf-8", "replace") if reply else "",
+                    data[body:stop],
+                    self._headers_in(data[begin:body]),
+                )
         self._turn_to(None)
         others.append(data[passed:at])
         return b"".join(others)
+
+    def _pass_line(self, data: bytes, at: int) -> int:
+        """Pass over a line that is not for us, hold one that is cut off, or give up."""
+        line_end = data.find(_END, at)
+        if line_end < 0 and len(data) - at <= MOST_LINE_BYTES:
+            self._hold(data, at, len(data) - at + 1)
+            return at
+        if line_end >= 0 and not data.startswith(_MESSAGES, at):
+            return line_end + len(_END)
+        self._lost = True
+        return len(data)
 
     def _hold(self, data: bytes, at: int, needed: int) -> None:
         self._held += data[at:]
@@ -120,37 +131,8 @@ class Framing:
         if before is not None and before is not taker:
             before.taken()
 
-    def _give(self, taker: Taker, data: bytes, head: _Head) -> None:
-        self._turn_to(taker)
-        raw = data[head.headers : head.data]
+    def _headers_in(self, raw: bytes) -> Mapping[str, str]:
         if raw != self._raw_headers:  # the pin, mostly: all messages say the same
             self._headers = parse_headers(raw) if raw else _NO_HEADERS
             self._raw_headers = raw
-        taker.take(
-            head.subject.decode(errors="replace"),
-            head.reply.decode(errors="replace"),
-            data[head.data : head.end - len(_END)],
-            self._headers,
-        )
-
-
-def _head(data: bytes, at: int, line_end: int) -> _Head | None:
-    """Return the head of the message at `at`; None: it is none that a NATS server sends."""
-    words = data[at : max(at, line_end)].split()
-    with_headers = words[:1] == [b"HMSG"]
-    if not with_headers and words[:1] != [b"MSG"]:
-        return None
-    numbers = words[-2 if with_headers else -1 :]
-    least = 5 if with_headers else 4
-    if not (least <= len(words) <= least + 1 and words[2].isdigit()):
-        return None
-    for number in numbers:
-        if not number.isdigit() or len(number) > _MOST_DIGITS:
-            return None
-    body = line_end + len(_END)
-    of_headers, size = (int(numbers[0]) if with_headers else 0), int(numbers[-1])
-    if of_headers > size:
-        return None
-    reply = words[3] if len(words) > least else b""
-    start = body + of_headers
-    return _Head(int(words[2]), words[1], reply, body, start, body + size + len(_END))
+        return self._headers

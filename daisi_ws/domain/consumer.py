@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -14,6 +15,10 @@ Mode = Literal["ordered", "shared"]
 
 GROUP: Final = "reader"
 _SECOND_NS: Final = 1_000_000_000
+
+_TOLD: Final = r"\.([0-9]{1,19})\.([0-9]{1,19})\.[0-9]{1,19}\.([0-9]{1,19})\.([0-9]{1,19})"
+_ACK = re.compile(r"\$JS\.ACK\.[^.]*\.[^.]*" + _TOLD)
+_LONG_ACK = re.compile(r"(?s)\$JS\.ACK\.[^.]*\.[^.]*\.[^.]*\.[^.]*" + _TOLD + r"(?:\..*)?")
 
 _SHAPE: Final = (
     "deliver_subject",
@@ -107,17 +112,8 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
 
     Source: https://docs.nats.io/reference/reference-protocols/nats_api_reference, acknowledging.
     """
-    tokens = reply.split(".")
-    if len(tokens) == 9:
-        values = tokens[4:9]
-    elif len(tokens) >= 11:
-        values = tokens[6:11]
-    else:
+    told = _ACK.fullmatch(reply) or _LONG_ACK.fullmatch(reply)
+    if told is None:
         return None
-    if tokens[0] != "$JS" or tokens[1] != "ACK":
-        return None
-    for value in values:
-        if not (value.isdigit() and value.isascii() and len(value) < 20):
-            return None
-    delivered, seq, _, stored_ns, pending = map(int, values)
-    return AckSubject(delivered, seq, stored_ns, pending)
+    delivered, seq, stored_ns, pending = told.groups()
+    return AckSubject(int(delivered), int(seq), int(stored_ns), int(pending))

@@ -64,14 +64,13 @@ def event_text(address: Address, data: bytes, seq: int | None) -> bytes:
     payload, data = _decode(data)
     _check_ids(address, payload)
     body = data.strip()
-    if payload.event_type is not msgspec.UNSET and payload.event_type != address.event_type:
+    place = b"" if seq is None else b'"seq":%d,' % seq
+    if payload.event_type == address.event_type:
+        return b'{"type":"event",%b"payload":%b}' % (place, body)
+    if payload.event_type is not msgspec.UNSET:
         body = _without_event_type(body)
-        payload.event_type = msgspec.UNSET
-    if payload.event_type is msgspec.UNSET:
-        body = b'%b,"event_type":"%b"}' % (body[:-1], address.event_type.encode())
-    if seq is None:
-        return b'{"type":"event","payload":%b}' % body
-    return b'{"type":"event","seq":%d,"payload":%b}' % (seq, body)
+    kind = address.event_type.encode()
+    return b'{"type":"event",%b"payload":%b,"event_type":"%b"}}' % (place, body[:-1], kind)
 
 
 def event_id_of(text: bytes) -> str:

@@ -8,6 +8,7 @@ an empty first fragment has not ended, marks of compression where none can be) i
 from __future__ import annotations
 
 import zlib
+from struct import Struct
 from typing import Final
 
 DEFLATE_FROM_BYTES: Final = 256
@@ -28,6 +29,10 @@ _CONTROL: Final = 0x08
 _EXTENDED: Final = {126: 2, 127: 8}
 """Bytes of the extended payload length, by the length field (section 5.2)."""
 _MASK_SIZE: Final = 4
+
+_short = Struct(">BB").pack
+_extended = Struct(">BBH").pack
+_long = Struct(">BBQ").pack
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -74,10 +79,10 @@ def close_frame(code: int, text: str) -> bytes:
 
 def _header(first: int, size: int) -> bytes:
     if size < 126:
-        return bytes((first, size))
+        return _short(first, size)
     if size < 65536:
-        return bytes((first, 126)) + size.to_bytes(2, "big")
-    return bytes((first, 127)) + size.to_bytes(8, "big")
+        return _extended(first, 126, size)
+    return _long(first, 127, size)
 
 
 class FrameCheck:
