@@ -100,7 +100,8 @@ class Framing:
                 if passed < at:
                     others.append(data[passed:at])
                 passed = at = after
-                self._turn_to(taker)
+                if taker is not self._fed:
+                    self._turn_to(taker)
                 taker.take(
                     subject.decode("utf-8", "replace"),
                     reply.decode("utf-8", "replace") if reply else "",
@@ -128,7 +129,7 @@ class Framing:
 
     def _turn_to(self, taker: Taker | None) -> None:
         before, self._fed = self._fed, taker
-        if before is not None and before is not taker:
+        if before is not None:
             before.taken()
 
     def _headers_in(self, raw: bytes) -> Mapping[str, str]:

@@ -67,7 +67,7 @@ class Doubles:
         The ID is looked for only while older pods push. Until then the newest texts are kept: the
         first one that an older pod pushes may have been among them.
         """
-        if self.expected:
+        if self._until and self.expected:
             event_id = event_id_of(text)
             had = self._seen.get(event_id, NOBODY)
             self._remember(event_id, None)
