@@ -20,10 +20,11 @@ MOST_LINE_BYTES: Final = 1024 * 1024
 _END: Final = b"\r\n"
 _MESSAGES: Final = (b"MSG", b"HMSG")
 _HEAD = re.compile(
-    rb"(H)?MSG[ \t]++(\S++)[ \t]++([0-9]{1,20})[ \t]++(?:(\S++)[ \t]++)?"
-    rb"(?(1)([0-9]{1,20})[ \t]++|)([0-9]{1,20})[ \t]*+\r\n"
+    rb"(H)?MSG[ \t]++(?P<subject>\S++)[ \t]++(?P<sid>[0-9]{1,20})[ \t]++"
+    rb"(?:(?P<reply>\S++)[ \t]++)?"
+    rb"(?(1)(?P<headers>[0-9]{1,20})[ \t]++|)(?P<size>[0-9]{1,20})[ \t]*+\r\n"
 )
-"""Subject, subscription ID, reply, bytes of headers and all bytes, as far as there are such."""
+"""The first line of a message; `size` is that of headers and data together."""
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
@@ -84,9 +85,9 @@ class Framing:
                 if self._held:
                     break
                 continue
-            _, subject, sid, reply, of_headers, size = head.groups()
+            _, subject, sid, reply, headers, size = head.groups()
             begin = head.end()
-            body, stop = begin + int(of_headers or 0), begin + int(size)
+            body, stop = begin + int(headers or 0), begin + int(size)
             taker, after = self._takers.get(int(sid)), stop + len(_END)
             if body > stop:
                 self._lost, at = True, end
@@ -100,14 +101,7 @@ class Framing:
                 if passed < at:
                     others.append(data[passed:at])
                 passed = at = after
-                if taker is not self._fed:
-                    self._turn_to(taker)
-                taker.take(
-                    subject.decode("utf-8", "replace"),
-                    reply.decode("utf-8", "replace") if reply else "",
-                    data[body:stop],
-                    self._headers_in(data[begin:body]),
-                )
+                self._give(taker, subject, reply, data[body:stop], data[begin:body])
         self._turn_to(None)
         others.append(data[passed:at])
         return b"".join(others)
@@ -132,8 +126,17 @@ class Framing:
         if before is not None:
             before.taken()
 
-    def _headers_in(self, raw: bytes) -> Mapping[str, str]:
-        if raw != self._raw_headers:  # the pin, mostly: all messages say the same
-            self._headers = parse_headers(raw) if raw else _NO_HEADERS
-            self._raw_headers = raw
-        return self._headers
+    def _give(
+        self, taker: Taker, subject: bytes, reply: bytes | None, data: bytes, headers: bytes
+    ) -> None:
+        if taker is not self._fed:
+            self._turn_to(taker)
+        if headers != self._raw_headers:  # the pin, mostly: all messages say the same
+            self._headers = parse_headers(headers) if headers else _NO_HEADERS
+            self._raw_headers = headers
+        taker.take(
+            subject.decode("utf-8", "replace"),
+            reply.decode("utf-8", "replace") if reply else "",
+            data,
+            self._headers,
+        )

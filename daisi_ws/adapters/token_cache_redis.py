@@ -33,10 +33,10 @@ class RedisTokenCache:
         ttl = int(ttl_seconds * 1000)
         if ttl <= 0:
             return
-        name = digest.hex()
+        name, content = digest.hex(), content.strip()
         bound = f"{self._kind}:{name}:".encode() + content
         mac = hmac.digest(self._key, bound, "sha256").hex().encode()
         key = redis_keys.token_cache(self._kind, name)
-        entry = b'%b,"mac":"%b"}' % (content.rstrip()[:-1], mac)
+        entry = b'%b,"mac":"%b"}' % (content[:-1], mac)
         # Behind what this turn of the loop asks and somebody waits for, to travel with all of it.
         asyncio.get_running_loop().call_soon(self._link.send, "SET", key, entry, "PX", ttl)

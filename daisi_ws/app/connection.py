@@ -247,6 +247,7 @@ class Connection:
         sink, outbox = self.sink, self.outbox
         if self.state is not _OPEN or sink is None or self._held:
             return b""
+        # Nearly all that are queued have a frame: `size` spares a call for each.
         if not (outbox.size or outbox):
             return b""
         if sink.backlog() > BACKLOG_BYTES:
